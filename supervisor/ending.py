@@ -1,0 +1,97 @@
+"""How a process's end becomes an ending: four statuses and a closed set of causes. Pure."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Mapping
+
+from supervisor.models import Cause, Ending, Rank, RunStatus
+
+_STOPPING = frozenset({signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGPIPE})
+"""Signals by which persons and terminals end a program; an end by one of them is no crash."""
+
+
+def ending_of(
+    wait_status: int,
+    *,
+    rank: Rank,
+    ended_at: float,
+    detected_at: float,
+    settled_by: str,
+    own_owner: bool = False,
+    evidence: Mapping[str, object] | None = None,
+) -> Ending:
+    """Return the ending of a process from its wait(2) status.
+
+    Args:
+        wait_status: as waitpid(2) gives it, core flag included.
+        rank: who says so.
+        ended_at: moment of death, Unix seconds.
+        detected_at: moment of detection, Unix seconds.
+        settled_by: ``wrap``, ``daemon`` or ``scan``.
+        own_owner: whether the process itself should have recorded its end: then it crashed, however it ended.
+        evidence: what shows it, fit for JSON.
+    """
+    signalled = os.WIFSIGNALED(wait_status)
+    if signalled:
+        number = os.WTERMSIG(wait_status)
+        status, cause, code = _of_signal(number)
+    else:
+        number = None
+        code = os.WEXITSTATUS(wait_status)
+        status, cause = (RunStatus.FAILED if code else RunStatus.COMPLETED), Cause.EXITED
+    if own_owner:
+        status = RunStatus.CRASHED
+        if not signalled:
+            cause = Cause.UNRECORDED
+    return Ending(
+        status=status,
+        exit_code=code,
+        cause=cause,
+        rank=rank,
+        ended_at=ended_at,
+        detected_at=detected_at,
+        settled_by=settled_by,
+        term_signal=number,
+        core_dumped=os.WCOREDUMP(wait_status) if signalled else None,
+        evidence=evidence or {},
+    )
+
+
+def ending_without_status(
+    cause: Cause, *, detected_at: float, settled_by: str, evidence: Mapping[str, object] | None = None
+) -> Ending:
+    """Return the ending of a run whose process is gone and whose exit status nobody can know."""
+    return Ending(
+        status=RunStatus.CRASHED,
+        exit_code=None,
+        cause=cause,
+        rank=Rank.INFERENCE,
+        ended_at=detected_at,
+        detected_at=detected_at,
+        settled_by=settled_by,
+        evidence=evidence or {},
+    )
+
+
+def not_started(code: int, *, at: float, error: str) -> Ending:
+    """Return the ending of a run whose command could not be started: 127 (not found) or 126 (not executable)."""
+    return Ending(
+        status=RunStatus.FAILED,
+        exit_code=code,
+        cause=Cause.NOT_STARTED,
+        rank=Rank.OWNER,
+        ended_at=at,
+        detected_at=at,
+        settled_by="wrap",
+        evidence={"error": error},
+    )
+
+
+def _of_signal(number: int) -> tuple[RunStatus, Cause, int]:
+    if number in _STOPPING:
+        return RunStatus.FAILED, Cause.STOPPED, 128 + number
+    if number == signal.SIGKILL:
+        return RunStatus.CRASHED, Cause.KILLED, 128 + number
+    return RunStatus.CRASHED, Cause.SIGNALLED, 128 + number

@@ -1,0 +1,42 @@
+"""Where the user-level files live: the registry, the daemon's lock, logs.
+
+They follow the platform (platformdirs), never the runtime folder: that one is missing under cron and plain ssh, and
+two places for one lock would be two daemons.
+"""
+
+from __future__ import annotations
+
+import os
+
+APP = "agent-yes-supervise"
+
+
+def state_dir() -> str:
+    """Return the user-level state folder, created with mode 0700.
+
+    Raises:
+        OSError: the folder cannot be made.
+    """
+    from platformdirs import user_state_dir  # noqa: PLC0415  10 ms that a wrapped agent need not wait for
+
+    return _private_folder(user_state_dir(APP, appauthor=False))
+
+
+def registry_dir() -> str:
+    """Return the folder that holds one file per known store."""
+    return _private_folder(os.path.join(state_dir(), "registry"))
+
+
+def log_dir() -> str:
+    """Return the folder for logs and reports of bugs."""
+    return _private_folder(os.path.join(state_dir(), "logs"))
+
+
+def daemon_lock() -> str:
+    """Return the file whose lock the one daemon of this user holds."""
+    return os.path.join(state_dir(), "daemon.lock")
+
+
+def _private_folder(path: str) -> str:
+    os.makedirs(path, mode=0o700, exist_ok=True)
+    return path

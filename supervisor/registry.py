@@ -1,0 +1,158 @@
+"""The registry: which stores this user's daemon looks after.
+
+One small JSON file per store, named by the hash of its project's real path and written by rename, so that any number of
+processes may write without a lock. Losing it loses no record: stores make themselves known again at their next write.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+
+from supervisor import paths
+from supervisor.errors import NotFound, StoreMissing
+from supervisor.store.connection import FOLDER, store_file
+
+log = logging.getLogger(__name__)
+
+_NOT_WORTH_SCANNING = frozenset({"node_modules", ".git", ".venv", "__pycache__", "proc", "sys", "dev"})
+
+
+class Origin(StrEnum):
+    """How a store came to be known. We trust the ``cmd`` of stores that we made or a person added, and no others."""
+
+    CREATED = "created"
+    ADDED = "added"
+    FOUND = "found"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A known store: its project's real path, how and when (Unix seconds) it became known, and its file's inode then.
+
+    The inode tells a store that we made from one that somebody has put in its place.
+    """
+
+    dir: str
+    origin: Origin
+    added_at: float
+    inode: int | None
+
+    @property
+    def exists(self) -> bool:
+        """Whether the store's file is there."""
+        return os.path.isfile(store_file(self.dir))
+
+    @property
+    def trusted(self) -> bool:
+        """Whether a command stored there may be started."""
+        return self.origin is not Origin.FOUND and self.inode == _inode(self.dir)
+
+
+def entries() -> list[Entry]:
+    """Return the known stores, by directory; a file that makes no sense is passed over."""
+    folder = paths.registry_dir()
+    found = (_read(os.path.join(folder, name)) for name in os.listdir(folder) if name.endswith(".json"))
+    return sorted((entry for entry in found if entry is not None), key=lambda entry: entry.dir)
+
+
+def get(directory: str) -> Entry | None:
+    """Return the entry of a directory's store."""
+    return _read(_file(os.path.realpath(directory)))
+
+
+def add(directory: str, origin: Origin) -> Entry:
+    """Make a store known; a known one keeps the stronger origin, a person's word before all.
+
+    Raises:
+        OSError: the registry cannot be written.
+    """
+    directory = os.path.realpath(directory)
+    old, inode = get(directory), _inode(directory)
+    if old is not None and old.inode == inode and origin in (Origin.FOUND, old.origin):
+        return old
+    entry = Entry(directory, origin, time.time(), inode)
+    target = _file(directory)
+    draft = f"{target}.{os.getpid()}.{time.monotonic_ns()}"
+    with open(draft, "x", encoding="utf-8", opener=_private) as file:
+        json.dump(asdict(entry), file)
+    os.replace(draft, target)
+    return entry
+
+
+def add_by_hand(directory: str) -> Entry:
+    """Make a store known because a person says so.
+
+    Raises:
+        StoreMissing: there is none.
+    """
+    if not os.path.isfile(store_file(os.path.realpath(directory))):
+        raise StoreMissing(f"there is no store in {directory}", f"give a directory that holds {FOLDER}")
+    return add(directory, Origin.ADDED)
+
+
+def announce(directory: str, created: bool) -> None:
+    """Make a store known that is being written to; that this fails is a warning, never a lost record.
+
+    Args:
+        directory: its project's directory.
+        created: whether we have just made it.
+    """
+    try:
+        add(directory, Origin.CREATED if created else Origin.FOUND)
+    except OSError as error:
+        log.warning("%s is not known to the daemon: the registry cannot be written (%s)", directory, error)
+
+
+def forget(directory: str) -> None:
+    """Take a store from the registry; the store itself stays.
+
+    Raises:
+        NotFound: it is not there.
+    """
+    try:
+        os.unlink(_file(os.path.realpath(directory)))
+    except FileNotFoundError:
+        raise NotFound(f"{directory} is not in the registry", "see: agent-yes-supervise stores list") from None
+
+
+def scan(folder: str) -> Iterator[str]:
+    """Yield the projects below a folder that have a store, without following symbolic links."""
+    for directory, names, _ in os.walk(folder):
+        if FOLDER in names and os.path.isfile(store_file(directory)):
+            yield directory
+        names[:] = sorted(name for name in names if name not in _NOT_WORTH_SCANNING and name != FOLDER)
+
+
+def _file(directory: str) -> str:
+    digest = hashlib.sha256(os.fsencode(directory)).hexdigest()[:32]
+    return os.path.join(paths.registry_dir(), f"{digest}.json")
+
+
+def _read(path: str) -> Entry | None:
+    try:
+        with open(path, encoding="utf-8") as file:
+            raw = json.load(file)
+        return Entry(str(raw["dir"]), Origin(raw["origin"]), float(raw["added_at"]), raw["inode"])
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        log.warning("%s is no registry entry (%s): remove it", path, error)
+        return None
+
+
+def _inode(directory: str) -> int | None:
+    try:
+        return os.stat(store_file(directory)).st_ino
+    except OSError:
+        return None
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)

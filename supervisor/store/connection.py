@@ -1,0 +1,221 @@
+"""Opening a store: its folder and rights, the pragmas, and what makes a store refused.
+
+A connection belongs to the thread and the process that opened it. Nothing here opens or closes the database file by
+other means than SQLite: closing any descriptor of it would drop the process's locks (fcntl(2), "Record locking").
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import stat
+import time
+
+from supervisor.errors import StoreBusy, StoreError, StoreMissing, StoreRefused
+from supervisor.store import schema as schemas
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from supervisor.store.schema import Schema
+
+FOLDER = ".agent-yes"
+FILE = "store.sqlite"
+BUSY_TIMEOUT = 30.0
+"""Seconds that a statement waits for another process's lock."""
+
+
+def store_file(directory: str) -> str:
+    """Return the path of the store of the project at ``directory``."""
+    return os.path.join(directory, FOLDER, FILE)
+
+
+def open_for_writing(
+    directory: str, *, create: bool = True, timeout: float = BUSY_TIMEOUT
+) -> tuple[sqlite3.Connection, Schema]:
+    """Open the store of ``directory``, making the folder, the file and the tables where they are missing.
+
+    Args:
+        directory: the project's physical directory.
+        create: whether a missing store is made; otherwise it is an error.
+        timeout: seconds to wait for locks, now and in every later statement.
+
+    Raises:
+        StoreMissing: there is no store and ``create`` is false, or no such directory.
+        StoreBusy: another process holds the lock for longer than ``timeout``.
+        StoreRefused: see `StoreRefused`.
+        StoreError: the store is read-only, corrupt or not a database.
+    """
+    path = store_file(directory)
+    try:
+        if not _vetted(directory):
+            if not create:
+                raise _missing(directory)
+            _make_files(directory)
+        connection = _connect(path, timeout)
+    except OSError as error:
+        raise _unusable(directory, error) from error
+    except sqlite3.Error as error:
+        raise translate(directory, error) from error
+    try:
+        _switch_to_wal(connection, time.monotonic() + timeout)
+        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute("PRAGMA foreign_keys = ON")
+        schema = schemas.create_or_migrate(connection, time.time_ns() // 1_000_000)
+        _refuse_intruders(directory, schema)
+        if schema.version > schemas.NEWEST:
+            schemas.shadow(connection)
+    except sqlite3.Error as error:
+        connection.close()
+        raise translate(directory, error) from error
+    except BaseException:
+        connection.close()
+        raise
+    return connection, schema
+
+
+def open_for_reading(directory: str, *, timeout: float = BUSY_TIMEOUT) -> tuple[sqlite3.Connection, Schema]:
+    """Open an existing store without changing anything in it, not even its schema.
+
+    Raises:
+        StoreMissing, StoreBusy, StoreRefused, StoreError: as `open_for_writing`.
+    """
+    try:
+        if not _vetted(directory):
+            raise _missing(directory)
+        quoted = store_file(directory).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
+        connection = _connect(f"file:{quoted}?mode=ro", timeout, uri=True)
+    except OSError as error:
+        raise _unusable(directory, error) from error
+    except sqlite3.Error as error:
+        raise translate(directory, error) from error
+    try:
+        schema = schemas.Schema(connection)
+        _refuse_intruders(directory, schema)
+        if not schema.seeded:
+            raise StoreError(
+                f"{store_file(directory)} holds no runs yet", "it is an empty database: record a run there first"
+            )
+        if schema.version != schemas.NEWEST:
+            schemas.shadow(connection)
+    except sqlite3.Error as error:
+        connection.close()
+        raise translate(directory, error) from error
+    except BaseException:
+        connection.close()
+        raise
+    return connection, schema
+
+
+def translate(directory: str, error: sqlite3.Error) -> StoreError:
+    """Turn what SQLite says of a store into one line with its remedy."""
+    path, text = store_file(directory), str(error)
+    code = (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return StoreBusy(f"{path} is locked by another process", "try again, or end the process that holds it")
+    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        return StoreError(f"{path} is damaged ({text})", "move it away to start a new one; nothing has been changed")
+    if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
+        return StoreError(f"{path} cannot be written ({text})", "check the rights of the folder and of its files")
+    if code == sqlite3.SQLITE_FULL:
+        return StoreError(f"{path} cannot be written ({text})", "free some space on its disk")
+    return StoreError(f"{path} cannot be used ({text})", "check the file and its folder")
+
+
+def is_lock(error: sqlite3.Error) -> bool:
+    """Tell whether an error only says that another process holds the lock."""
+    return (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
+def _connect(path: str, timeout: float, *, uri: bool = False) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, timeout=timeout, isolation_level=None, uri=uri)
+    connection.text_factory = _text
+    connection.set_authorizer(_only_our_own_statements)
+    return connection
+
+
+def _text(raw: bytes) -> str:
+    """Decode any stored text: one row that is not UTF-8 must not spoil a list."""
+    return raw.decode("utf-8", "surrogateescape")
+
+
+def _only_our_own_statements(
+    _action: int, _arg1: str | None, _arg2: str | None, _database: str | None, source: str | None
+) -> int:
+    """Deny what a trigger or a view of the store would do; ``source`` names it (sqlite3_set_authorizer).
+
+    Cascades of foreign keys carry no source and pass. ``trusted_schema=OFF`` alone does not stop triggers.
+    """
+    return sqlite3.SQLITE_OK if source is None else sqlite3.SQLITE_DENY
+
+
+def _vetted(directory: str) -> bool:
+    """Tell whether the store is there; refuse one that is not what it should be."""
+    trusted = {os.geteuid(), 0}
+    if os.geteuid() == 0:
+        trusted.add(os.stat(directory).st_uid)
+    for path, is_kind, kind in (
+        (os.path.join(directory, FOLDER), stat.S_ISDIR, "a folder"),
+        (store_file(directory), stat.S_ISREG, "a file"),
+    ):
+        try:
+            status = os.lstat(path)
+        except FileNotFoundError:
+            return False
+        if stat.S_ISLNK(status.st_mode):
+            raise StoreRefused(f"{path} is a symbolic link", "replace it by the real thing if you trust it")
+        if not is_kind(status.st_mode):
+            raise StoreRefused(f"{path} is not {kind}", "move it away")
+        if status.st_uid not in trusted:
+            raise StoreRefused(f"{path} belongs to another user (uid {status.st_uid})", "take ownership, or leave it")
+    return True
+
+
+def _make_files(directory: str) -> None:
+    """Make the folder (0700), its .gitignore and the empty database (0600); the latter passes its rights on."""
+    folder = os.path.join(directory, FOLDER)
+    try:  # noqa: SIM105  contextlib costs a wrapped agent 3 ms
+        os.mkdir(folder, 0o700)
+    except FileExistsError:  # another process was first
+        pass
+    for name, content in ((".gitignore", b"*\n"), (FILE, b"")):
+        try:
+            descriptor = os.open(os.path.join(folder, name), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        except FileExistsError:
+            continue
+        try:
+            os.write(descriptor, content)
+        finally:
+            os.close(descriptor)
+
+
+def _switch_to_wal(connection: sqlite3.Connection, deadline: float) -> None:
+    """Turn the store to WAL. On a fresh file this can report a lock in spite of the timeout: try until ``deadline``."""
+    pause = 0.001
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if not is_lock(error) or time.monotonic() + pause > deadline:
+                raise
+            time.sleep(pause)
+            pause = min(pause * 2, 0.05)
+        else:
+            return
+
+
+def _refuse_intruders(directory: str, schema: Schema) -> None:
+    if schema.intruders:
+        found = ", ".join(sorted(schema.intruders))
+        raise StoreRefused(f"{store_file(directory)} brings code of its own ({found})", "do not trust this store")
+
+
+def _missing(directory: str) -> StoreMissing:
+    return StoreMissing(f"there is no store in {directory}", "start an agent there: agent-yes-supervise wrap CLI")
+
+
+def _unusable(directory: str, error: OSError) -> StoreError:
+    if isinstance(error, FileNotFoundError):
+        return StoreMissing(f"there is no directory {directory}", "check the path")
+    return StoreError(
+        f"{store_file(directory)} cannot be used ({error.strerror or error})", "check the rights of the folder"
+    )

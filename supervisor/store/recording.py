@@ -1,0 +1,263 @@
+"""Writing runs and their endings, on a bare connection.
+
+Imports only what a wrapped agent can afford to wait for before it starts: the standard library's sqlite3 and no
+dataclasses. A public function is one short ``BEGIN IMMEDIATE`` transaction: deferred ones fail under many writers even
+with a timeout (sqlite.org/lang_transaction.html), and long ones lock out the original, which has no timeout under Bun.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+
+from supervisor.store.connection import is_lock as is_lock  # noqa: PLC0414  re-export for wrap
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Iterable, Sequence
+    from types import TracebackType
+
+    from supervisor.models import Claim, Ending
+    from supervisor.process.stamp import StampColumns
+
+
+class Transaction:
+    """``with Transaction(connection):`` is one BEGIN IMMEDIATE … COMMIT, or ROLLBACK if the block raises."""
+
+    __slots__ = ("_connection",)
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def __enter__(self) -> sqlite3.Connection:
+        self._connection.execute("BEGIN IMMEDIATE")
+        return self._connection
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            try:
+                self._connection.execute("COMMIT")
+            except BaseException:
+                self._roll_back()
+                raise
+        else:
+            self._roll_back()
+
+    def _roll_back(self) -> None:
+        if self._connection.in_transaction:  # SQLite itself ends one on a full disk or an I/O error
+            self._connection.execute("ROLLBACK")
+
+
+def now_ms() -> int:
+    """Return the wall clock in Unix milliseconds."""
+    return time.time_ns() // 1_000_000
+
+
+def as_stored_text(text: str) -> str | bytes:
+    """Return what to bind so that ``CAST(? AS TEXT)`` stores any argument or path unchanged, UTF-8 or not."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        try:
+            return text.encode("utf-8", "surrogateescape")
+        except UnicodeEncodeError:
+            return text.encode("utf-8", "backslashreplace")
+    return text
+
+
+def as_json_array(args: Sequence[str]) -> str:
+    """Return the JSON text of an argument list as the original writes it: compact, and unescaped where it can be."""
+    text = json.dumps(list(args), ensure_ascii=False, separators=(",", ":"))
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return json.dumps(list(args), separators=(",", ":"))
+    return text
+
+
+class NewRun:
+    """A run that is about to begin, as the wrapper knows it before the store is touched.
+
+    ``set_default`` makes ``cli`` (and ``prompt``, unless it is None) the project's own; a new project gets them anyway.
+    """
+
+    __slots__ = ("args", "cli", "cwd", "directory", "owner", "prompt", "set_default", "stamp", "token")
+
+    def __init__(
+        self,
+        *,
+        token: str,
+        directory: str,
+        cli: str,
+        args: Sequence[str],
+        cwd: str,
+        prompt: str | None,
+        set_default: bool,
+        stamp: StampColumns,
+        owner: tuple[int, int | None],
+    ) -> None:
+        self.token = token
+        self.directory = directory
+        self.cli = cli
+        self.args = args
+        self.cwd = cwd
+        self.prompt = prompt
+        self.set_default = set_default
+        self.stamp = stamp
+        self.owner = owner
+
+
+def begin_run(connection: sqlite3.Connection, run: NewRun) -> int:
+    """Record that a run begins, with its project where that is new, and return its id."""
+    with Transaction(connection):
+        return _insert_run(connection, run)
+
+
+def finish_run(connection: sqlite3.Connection, run: NewRun, ending: Ending) -> int:
+    """Record how an owner's run ended and return its id; a token that the store does not know brings the whole run.
+
+    The owner's word outranks every other: whatever status stands there is replaced.
+    """
+    with Transaction(connection):
+        known = connection.execute("SELECT run_id FROM run_process WHERE token = ?", (run.token,)).fetchone()
+        run_id: int = known[0] if known else _insert_run(connection, run)
+        connection.execute(
+            "UPDATE runs SET status = ?, exit_code = ?, ended_at = ? WHERE id = ?",
+            (ending.status, ending.exit_code, _ms(ending.ended_at), run_id),
+        )
+        _replace_ending(connection, run_id, ending)
+        return run_id
+
+
+def settle(connection: sqlite3.Connection, endings: Iterable[tuple[Claim, Ending]]) -> list[bool]:
+    """Write endings by compare-and-set, all in one transaction; tell for each whether it was written.
+
+    A row is written if its id, pid and start are still those of the claim and it is either still running or exactly as
+    a lower-ranked ending left it.
+    """
+    with Transaction(connection):
+        return [_settle_one(connection, claim, ending) for claim, ending in endings]
+
+
+def insert_run(connection: sqlite3.Connection, pid: int, project_id: int, args: Sequence[str]) -> int:
+    """Insert a running row as the original's createRun does, inside the caller's transaction; return its id."""
+    run_id = connection.execute(
+        "INSERT INTO runs (pid, project_id, status, args) VALUES (?, ?, 'running', ?)",
+        (pid, project_id, as_json_array(args)),
+    ).lastrowid
+    connection.execute("UPDATE projects SET last_run_at = ? WHERE id = ?", (now_ms(), project_id))
+    return run_id or 0
+
+
+def insert_process(
+    connection: sqlite3.Connection,
+    run_id: int,
+    stamp: StampColumns,
+    *,
+    by: str,
+    owner: tuple[int, int | None] | None = None,
+    token: str | None = None,
+    cli: str | None = None,
+    cwd: str | None = None,
+) -> None:
+    """Keep who a run's process is, inside the caller's transaction; what is already kept stays."""
+    owner_pid, owner_ticks = owner or (None, None)
+    connection.execute(
+        "INSERT OR IGNORE INTO run_process (run_id, token, cli, cwd, host, boot_id, pid_ns, pid_ns_ticks, time_ns, pid,"
+        " start_ticks, pidfd_inode, started_at, stamped_by, owner_pid, owner_start_ticks)"
+        " VALUES (?, ?, CAST(? AS TEXT), CAST(? AS TEXT), ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            run_id,
+            token,
+            None if cli is None else as_stored_text(cli),
+            None if cwd is None else as_stored_text(cwd),
+            stamp["host"],
+            stamp["boot_id"],
+            stamp["pid_ns"],
+            stamp["pid_ns_ticks"],
+            stamp["time_ns"],
+            stamp["pid"],
+            stamp["start_ticks"],
+            stamp["pidfd_inode"],
+            None if stamp["started_at"] is None else _ms(stamp["started_at"]),
+            by,
+            owner_pid,
+            owner_ticks,
+        ),
+    )
+
+
+def _insert_run(connection: sqlite3.Connection, run: NewRun) -> int:
+    run_id = insert_run(connection, run.stamp["pid"], _project_of(connection, run), run.args)
+    insert_process(connection, run_id, run.stamp, by="wrap", owner=run.owner, token=run.token, cli=run.cli, cwd=run.cwd)
+    return run_id
+
+
+def _project_of(connection: sqlite3.Connection, run: NewRun) -> int:
+    directory, cli = as_stored_text(run.directory), as_stored_text(run.cli)
+    prompt = None if run.prompt is None else as_stored_text(run.prompt)
+    found = connection.execute("SELECT id FROM projects WHERE dir = CAST(? AS TEXT)", (directory,)).fetchone()
+    if found is None:
+        return (
+            connection.execute(
+                "INSERT INTO projects (dir, cmd, prompt) VALUES (CAST(? AS TEXT), CAST(? AS TEXT), CAST(? AS TEXT))",
+                (directory, cli, prompt),
+            ).lastrowid
+            or 0
+        )
+    project_id: int = found[0]
+    if run.set_default:
+        connection.execute(
+            "UPDATE projects SET cmd = CAST(? AS TEXT), prompt = coalesce(CAST(? AS TEXT), prompt), updated_at = ?"
+            " WHERE id = ?",
+            (cli, prompt, now_ms(), project_id),
+        )
+    return project_id
+
+
+def _settle_one(connection: sqlite3.Connection, claim: Claim, ending: Ending) -> bool:
+    written = connection.execute(
+        "UPDATE runs SET status = ?1, exit_code = ?2, ended_at = ?3"
+        " WHERE id = ?4 AND pid IS ?5 AND started_at IS ?6 AND (status = 'running' OR EXISTS ("
+        "  SELECT 1 FROM run_ending AS old WHERE old.run_id = runs.id AND old.rank < ?7 AND old.status IS runs.status"
+        "  AND old.exit_code IS runs.exit_code AND old.ended_at IS runs.ended_at))",
+        (
+            ending.status,
+            ending.exit_code,
+            _ms(ending.ended_at),
+            claim.run_id,
+            claim.pid,
+            claim.started_at,
+            int(ending.rank),
+        ),
+    ).rowcount
+    if written == 1:
+        _replace_ending(connection, claim.run_id, ending)
+    return written == 1
+
+
+def _replace_ending(connection: sqlite3.Connection, run_id: int, ending: Ending) -> None:
+    connection.execute(
+        "INSERT OR REPLACE INTO run_ending (run_id, status, exit_code, ended_at, term_signal, core_dumped, cause, rank,"
+        " evidence, settled_by, detected_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            run_id,
+            ending.status,
+            ending.exit_code,
+            _ms(ending.ended_at),
+            ending.term_signal,
+            ending.core_dumped,
+            ending.cause,
+            int(ending.rank),
+            json.dumps(dict(ending.evidence)),
+            ending.settled_by,
+            _ms(ending.detected_at),
+        ),
+    )
+
+
+def _ms(seconds: float) -> int:
+    return round(seconds * 1000)

@@ -1,0 +1,145 @@
+"""The tables of a store: the original's, byte for byte, and the supervision tables beside them.
+
+The text of ``SEED_SCHEMA`` is what the original module leaves in ``sqlite_master``; a store made here is
+indistinguishable from one made there until the supervision tables join it.
+"""
+
+from __future__ import annotations
+
+import re
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Iterable
+
+SEED_SCHEMA = (
+    'CREATE TABLE "projects" ("id" integer primary key autoincrement, "dir" text not null unique, "cmd" text not null,'
+    ' "prompt" text, "created_at" integer default (unixepoch()) not null,'
+    ' "updated_at" integer default (unixepoch()) not null, "last_run_at" integer)',
+    'CREATE TABLE "runs" ("id" integer primary key autoincrement, "pid" integer not null,'
+    ' "project_id" integer not null references "projects" ("id") on delete cascade, "status" text not null,'
+    ' "exit_code" integer, "started_at" integer default (unixepoch()) not null, "ended_at" integer,'
+    " \"args\" text default '[]' not null)",
+    'CREATE INDEX "idx_runs_project_id" on "runs" ("project_id")',
+    'CREATE INDEX "idx_runs_status" on "runs" ("status")',
+    'CREATE INDEX "idx_runs_pid" on "runs" ("pid")',
+)
+
+SUPERVISION_TABLES = ("run_process", "run_ending")
+
+_CREATE_MIGRATIONS = "CREATE TABLE schema_migrations (version INTEGER PRIMARY KEY, applied_at INTEGER NOT NULL)"
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (
+    (
+        """CREATE TABLE run_process (
+            run_id INTEGER PRIMARY KEY REFERENCES runs (id) ON DELETE CASCADE,
+            token TEXT UNIQUE,
+            cli TEXT,
+            cwd TEXT,
+            args_added TEXT,
+            host TEXT,
+            boot_id TEXT,
+            pid_ns INTEGER,
+            pid_ns_ticks INTEGER,
+            time_ns INTEGER,
+            pid INTEGER NOT NULL,
+            start_ticks INTEGER,
+            pidfd_inode INTEGER,
+            started_at INTEGER,
+            stamped_by TEXT NOT NULL,
+            owner_pid INTEGER,
+            owner_start_ticks INTEGER,
+            resumed_from INTEGER,
+            asked_by TEXT,
+            asked_for TEXT,
+            asked_at INTEGER
+        )""",
+        """CREATE TABLE run_ending (
+            run_id INTEGER PRIMARY KEY REFERENCES runs (id) ON DELETE CASCADE,
+            status TEXT NOT NULL,
+            exit_code INTEGER,
+            ended_at INTEGER NOT NULL,
+            term_signal INTEGER,
+            core_dumped INTEGER,
+            cause TEXT NOT NULL,
+            rank INTEGER NOT NULL,
+            evidence TEXT NOT NULL DEFAULT '{}',
+            settled_by TEXT NOT NULL,
+            detected_at INTEGER NOT NULL
+        )""",
+    ),
+)
+"""Numbered from 1. A step is never edited once it has been released; times are Unix milliseconds."""
+
+NEWEST = len(MIGRATIONS)
+
+_FROZEN_DEFAULT = re.compile(r'"started_at" integer default (\d+) ')
+
+
+class Schema:
+    """What a store's ``sqlite_master`` says, read in one query.
+
+    ``version`` is that of the supervision tables, 0 where there are none. ``frozen_started_at`` is the constant that
+    stores of the older original give every run as its start (None elsewhere): such a value says nothing.
+    """
+
+    __slots__ = ("frozen_started_at", "intruders", "seeded", "version")
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        objects = connection.execute("SELECT type, name, tbl_name, sql FROM sqlite_master").fetchall()
+        tables = {name.lower(): sql for kind, name, _, sql in objects if kind == "table"}
+        self.intruders = [f"{kind} {name}" for kind, name, table, _ in objects if _intrudes(kind, table)]
+        self.seeded = "projects" in tables and "runs" in tables
+        frozen = _FROZEN_DEFAULT.search(tables.get("runs") or "")
+        self.frozen_started_at = int(frozen.group(1)) if frozen else None
+        self.version = 0
+        if "schema_migrations" in tables:
+            self.version = connection.execute("SELECT coalesce(max(version), 0) FROM schema_migrations").fetchone()[0]
+
+
+def _intrudes(kind: str, table: str) -> bool:
+    """Tell whether an object of a store would run code of the store's maker with our rights."""
+    ours = ("projects", "runs", "schema_migrations", *SUPERVISION_TABLES)
+    return kind in ("trigger", "view") and table.lower() in ours
+
+
+def create_or_migrate(connection: sqlite3.Connection, now_ms: int) -> Schema:
+    """Bring a store to the newest schema and return it; a newer one is left as it is.
+
+    Each migration and its record are one transaction, looked at again under the lock: several processes may open a
+    fresh store at once.
+    """
+    schema = Schema(connection)
+    while not schema.seeded or schema.version < NEWEST:
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            schema = Schema(connection)
+            if not schema.seeded:
+                _execute_all(connection, SEED_SCHEMA)
+            if schema.version == 0:
+                _execute_all(connection, (_CREATE_MIGRATIONS.replace("TABLE", "TABLE IF NOT EXISTS", 1),))
+            if schema.version < NEWEST:
+                _execute_all(connection, MIGRATIONS[schema.version])
+                connection.execute("INSERT INTO schema_migrations VALUES (?, ?)", (schema.version + 1, now_ms))
+        except BaseException:
+            connection.execute("ROLLBACK")
+            raise
+        connection.execute("COMMIT")
+        schema = Schema(connection)
+    return schema
+
+
+def shadow(connection: sqlite3.Connection) -> None:
+    """Lay empty temporary tables over the supervision tables, so that every query works where they must not be used.
+
+    That is the case in a store opened for reading only that has none, and in one whose schema is newer than ours.
+    """
+    connection.execute("PRAGMA temp_store = MEMORY")
+    for step in MIGRATIONS:
+        _execute_all(connection, (sql.replace("CREATE TABLE", "CREATE TEMP TABLE") for sql in step))
+
+
+def _execute_all(connection: sqlite3.Connection, statements: Iterable[str]) -> None:
+    for statement in statements:
+        connection.execute(statement)

@@ -1,0 +1,118 @@
+"""What supervision reads and writes in a store, beyond the original's functions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from supervisor.models import Claim, Ending, ProjectSummary, RunDetail, RunStatus
+from supervisor.store import recording
+from supervisor.store.rows import (
+    ENDING_COLUMNS,
+    MILLISECONDS_ABOVE,
+    N_PROCESS,
+    N_RUN,
+    PROCESS_COLUMNS,
+    PROJECT_COLUMNS,
+    RUN_COLUMNS,
+    by_newest,
+    claim_from,
+    ending_from,
+    process_from,
+    project_from,
+    run_from,
+)
+from supervisor.store.store import Store
+
+if TYPE_CHECKING:
+    from supervisor.process.stamp import StampColumns
+
+_JOINS = " LEFT JOIN projects ON projects.id = runs.project_id LEFT JOIN run_process ON run_process.run_id = runs.id"
+_NEWEST = by_newest("runs.started_at")
+
+
+class SupervisedStore(Store):
+    """A store as the daemon and the views see it."""
+
+    def running_claims(self) -> list[Claim]:
+        """Return what every row that says ``running`` claims, with its stamp."""
+        rows = self._rows(
+            f"SELECT runs.id, runs.pid, runs.started_at, dir, cmd, {PROCESS_COLUMNS} FROM runs{_JOINS}"
+            " WHERE runs.status = 'running' ORDER BY runs.id"
+        )
+        return [claim_from(row) for row in rows]
+
+    def keep_stamps(self, stamps: Iterable[tuple[int, StampColumns]], *, by: str) -> None:
+        """Keep the stamps of processes bound at first sight, by run id; a stamp that is already kept stays."""
+        with self.transaction() as connection:
+            for run_id, stamp in stamps:
+                recording.insert_process(connection, run_id, stamp, by=by)
+
+    def settle(self, endings: Sequence[tuple[Claim, Ending]]) -> list[bool]:
+        """Write endings by compare-and-set, in one transaction; tell for each whether it was written."""
+        return recording.settle(self.connection, endings)
+
+    def details(
+        self,
+        *,
+        run_id: int | None = None,
+        pid: int | None = None,
+        statuses: Sequence[RunStatus] = (),
+        since: float | None = None,
+        ended_since: float | None = None,
+        limit: int | None = None,
+    ) -> list[RunDetail]:
+        """Return runs with all that is known of them, newest first.
+
+        Args:
+            run_id: only this run.
+            pid: only runs of this process id.
+            statuses: only runs of these statuses.
+            since: only runs that started at or after this Unix time.
+            ended_since: only runs that ended at or after this Unix time.
+            limit: at most so many.
+        """
+        wheres: list[str] = []
+        parameters: list[object] = []
+        for column, value in (("runs.id = ?", run_id), ("runs.pid = ?", pid)):
+            if value is not None:
+                wheres.append(column)
+                parameters.append(value)
+        if statuses:
+            wheres.append(f"runs.status IN ({', '.join('?' * len(statuses))})")
+            parameters.extend(statuses)
+        for column, moment in (("runs.started_at", since), ("runs.ended_at", ended_since)):
+            if moment is not None:
+                wheres.append(f"CASE WHEN {column} > {MILLISECONDS_ABOVE} THEN {column} ELSE {column} * 1000 END >= ?")
+                parameters.append(moment * 1000)
+        parameters.append(-1 if limit is None else limit)
+        rows = self._rows(
+            f"SELECT {RUN_COLUMNS}, {PROCESS_COLUMNS}, {ENDING_COLUMNS}, dir, cmd FROM runs{_JOINS}"
+            f" LEFT JOIN run_ending ON run_ending.run_id = runs.id WHERE {' AND '.join(wheres) or '1'}"
+            f" ORDER BY {_NEWEST} LIMIT ?",
+            *parameters,
+        )
+        return [_detail_from(row) for row in rows]
+
+    def project_summaries(self) -> list[ProjectSummary]:
+        """Return all projects with the number of their runs by status, the most recently run first."""
+        counts: dict[int, dict[str, int]] = {}
+        for project_id, status, count in self._rows(
+            "SELECT project_id, status, count(*) FROM runs GROUP BY project_id, status"
+        ):
+            counts.setdefault(project_id, {})[str(status)] = count
+        rows = self._rows(f"SELECT {PROJECT_COLUMNS} FROM projects ORDER BY {by_newest('projects.last_run_at')}")
+        return [ProjectSummary(project_from(row), counts.get(row[0], {})) for row in rows]
+
+
+def _detail_from(row: tuple[object, ...]) -> RunDetail:
+    process = process_from(row[N_RUN : N_RUN + N_PROCESS])
+    *ending, directory, cmd = row[N_RUN + N_PROCESS :]
+    cli = process.cli if process and process.cli else cmd
+    return RunDetail(
+        run_from(row[:N_RUN]),
+        directory if isinstance(directory, str) else None,
+        cli if isinstance(cli, str) else None,
+        process,
+        ending_from(tuple(ending)),
+    )
