@@ -1,0 +1,50 @@
+"""What every test stands on: a home of its own, and no process left behind."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from kit import Processes
+
+from supervisor import db
+
+NOWHERE = "/dev/null/no-home-in-tests"
+"""Below a file, so that not even root can make it: a test that forgets its home fails at once."""
+
+_HOMES = ("HOME", "XDG_STATE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME", "XDG_RUNTIME_DIR")
+
+for _name in _HOMES:
+    os.environ[_name] = NOWHERE
+os.environ.pop("AGENT_YES_RUN", None)
+os.environ.pop("NO_COLOR", None)
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Give the test, and what it starts, an empty home."""
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("XDG_STATE_HOME", str(home / "state"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(home / "config"))
+    return home
+
+
+@pytest.fixture
+def project(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Give the test a project's directory to stand in, and close its stores afterwards."""
+    project = tmp_path / "project"
+    project.mkdir()
+    monkeypatch.chdir(project)
+    yield project
+    db.close_db()
+
+
+@pytest.fixture
+def processes() -> Iterator[Processes]:
+    """Start processes; those that still live are ended after the test, and it is asserted that they are gone."""
+    with Processes() as processes:
+        yield processes
