@@ -1,0 +1,164 @@
+"""What the daemon keeps in memory of a run: its binding to a process, and endings that wait."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from supervisor.ending import ending_of, ending_without_status
+from supervisor.models import Cause, Claim, Ending, Rank
+from supervisor.process import facts, procfs
+from supervisor.process.exits import Exit
+from supervisor.sight import Sight
+
+OWNER_GRACE = 3.0
+"""Seconds that a living owner has to record the ending before the kernel's word is written for it."""
+
+STOPPED_OWNER_GRACE = 30.0
+"""The same for an owner that is stopped, by Ctrl-Z or a debugger."""
+
+UNKNOWN_WRITER_GRACE = 1.0
+"""Seconds that the parent of a foreign run has to record a plain exit 0."""
+
+REAP_GRACE = 1.0
+"""Seconds to wait for the reap of a zombie whose exit status is hidden from us until then."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """A process by pid and start, as far as the start is known."""
+
+    pid: int
+    start_ticks: int | None
+
+    @property
+    def lives(self) -> bool:
+        """Whether it still lives; in doubt it does."""
+        return facts.is_alive(self.pid, self.start_ticks)
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether a signal holds it."""
+        try:
+            return procfs.read_stat(self.pid).is_stopped
+        except (OSError, ValueError):
+            return False
+
+
+@dataclass(slots=True)
+class Bound:
+    """A running row tied to the process that was seen for it."""
+
+    claim: Claim
+    process: Identity
+    polled: bool
+    identified: bool
+    line: str
+    owner: Identity | None
+    parent: Identity | None
+
+    @property
+    def own_owner(self) -> bool:
+        """Whether the agent itself should have recorded its end, as far as we know."""
+        return self.owner is None
+
+    def grace(self, status: int | None, waited: float) -> float:
+        """Return how many more seconds the owner has to record the ending itself.
+
+        Args:
+            status: the wait(2) status, None where it is not known.
+            waited: seconds since the death was noticed.
+        """
+        if self.owner is not None:
+            if not self.owner.lives:
+                return 0
+            allowed = STOPPED_OWNER_GRACE if self.owner.is_stopped else OWNER_GRACE
+            return max(0, allowed - waited)
+        if status == 0 and self.parent is not None and self.parent.lives:
+            return max(0, UNKNOWN_WRITER_GRACE - waited)
+        return 0
+
+    def ending(self, status: int | None, *, source: str, detected_at: float, settled_by: str) -> Ending:
+        """Return how the run ended, from the exit of its process."""
+        evidence = {"source": source, "bound": self.line}
+        if status is None or not self.identified:
+            return ending_without_status(Cause.LOST, detected_at=detected_at, settled_by=settled_by, evidence=evidence)
+        return ending_of(
+            status,
+            rank=Rank.KERNEL,
+            ended_at=detected_at,
+            detected_at=detected_at,
+            settled_by=settled_by,
+            own_owner=self.own_owner,
+            evidence=evidence,
+        )
+
+
+@dataclass(slots=True)
+class Dying:
+    """A bound run whose process has ended, while its owner may still record it or its status may still show."""
+
+    bound: Bound
+    exit: Exit
+    since: float
+    detected_at: float
+    due: float
+
+
+@dataclass(slots=True)
+class Suspect:
+    """A row that looked dead at first sight and wants a second look. The sight keeps the pidfd of a zombie."""
+
+    sight: Sight
+    since: float
+    due: float
+
+
+@dataclass(slots=True)
+class Unwritten:
+    """An ending that could not be written yet, and how long the next try waits, seconds."""
+
+    claim: Claim
+    ending: Ending
+    wait: float
+    due: float
+
+
+def bind(sight: Sight) -> Bound:
+    """Tie a row to the process that was seen for it."""
+    assert sight.facts is not None  # noqa: S101  only what was seen is bound
+    process, stat = sight.claim.process, sight.facts.stat
+    owner = parent = None
+    if process is not None and process.owner_pid is not None:
+        owner = Identity(process.owner_pid, process.owner_start_ticks)
+    if owner is None and stat is not None and stat.ppid > 1:
+        parent = Identity(stat.ppid, _start_of(stat.ppid))
+    return Bound(
+        claim=sight.claim,
+        process=Identity(sight.facts.pid, stat.start_ticks if stat else None),
+        polled=sight.descriptor is None,
+        identified=sight.verdict.line != "F22",
+        line=sight.verdict.line,
+        owner=owner,
+        parent=parent,
+    )
+
+
+def polled_exit(process: Identity) -> tuple[int | None, str] | None:
+    """Ask after a process that has no pidfd: None while it lives, else its status where a zombie shows it."""
+    if process.lives:
+        return None
+    try:
+        stat = procfs.read_stat(process.pid)
+    except (OSError, ValueError):
+        return None, "gone, no pidfd"
+    same = stat.start_ticks == process.start_ticks
+    if same and (stat.exit_status or procfs.exit_status_visible(process.pid)):
+        return stat.exit_status, "zombie's exit status"
+    return None, "gone, no pidfd"
+
+
+def _start_of(pid: int) -> int | None:
+    try:
+        return procfs.read_stat(pid).start_ticks
+    except (OSError, ValueError):
+        return None

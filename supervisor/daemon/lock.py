@@ -1,0 +1,47 @@
+"""One daemon per user: a lock that dies with its holder."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from datetime import datetime
+
+from supervisor import paths
+from supervisor.errors import DaemonRunning
+
+
+class DaemonLock:
+    """Held as long as the object lives and is not closed. The file says who holds it, for people; only flock(2) counts.
+
+    Raises:
+        DaemonRunning: another daemon of this user holds it.
+    """
+
+    def __init__(self) -> None:
+        path = paths.daemon_lock()
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            holder = _holder(os.pread(self._descriptor, 4096, 0))
+            os.close(self._descriptor)
+            raise DaemonRunning(f"a daemon is running already{holder}", "one looks after all your stores") from None
+        content = json.dumps({"pid": os.getpid(), "since": time.time()}).encode()
+        os.ftruncate(self._descriptor, 0)
+        os.pwrite(self._descriptor, content, 0)
+
+    def close(self) -> None:
+        """Let another daemon begin."""
+        os.ftruncate(self._descriptor, 0)
+        os.close(self._descriptor)
+
+
+def _holder(content: bytes) -> str:
+    try:
+        said = json.loads(content)
+        since = datetime.fromtimestamp(said["since"]).astimezone().isoformat(" ", "seconds")
+        return f": pid {int(said['pid'])}, since {since}"
+    except (ValueError, KeyError, TypeError, OverflowError, OSError):
+        return ""

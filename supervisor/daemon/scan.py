@@ -1,0 +1,54 @@
+"""One pass over the stores, for those who run no daemon."""
+
+from __future__ import annotations
+
+import resource
+import select
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from supervisor.daemon.store_runs import Means, Settled
+from supervisor.daemon.supervisor import Supervisor
+from supervisor.models import Claim
+from supervisor.process.judge import Verdict
+
+PATIENCE = 45.0
+"""Seconds after which what still waits is reported as pending: longer than any grace and second look."""
+
+
+@dataclass(slots=True)
+class ScanResult:
+    """What one pass did: runs settled, those that still wait, those that cannot be judged, and how many are alive."""
+
+    settled: list[Settled] = field(default_factory=list)
+    pending: list[tuple[str, Claim]] = field(default_factory=list)
+    unknown: list[tuple[str, int, Verdict]] = field(default_factory=list)
+    alive: int = 0
+
+
+def scan(directories: Iterable[str], *, waits: bool = True) -> ScanResult:
+    """Judge every running row of some stores and settle the dead ones.
+
+    Args:
+        directories: the projects whose stores are looked at.
+        waits: whether to stay for second looks and for owners that still may record; else such rows are pending.
+    """
+    result = ScanResult()
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    supervisor = Supervisor(Means(settled_by="scan", fd_limit=limit, on_settled=result.settled.append))
+    supervisor.follow(directories)
+    supervisor.tick(sweep=True)
+    supervisor.on_exits()
+    end = time.monotonic() + PATIENCE
+    while waits and (due := supervisor.next_due()) is not None and due < end:
+        ready, _, _ = select.select([supervisor.means.exits], [], [], max(0, due - time.monotonic()))
+        if ready:
+            supervisor.on_exits()
+        supervisor.tick()
+    for directory, store in supervisor.stores.items():
+        result.pending += [(directory, claim) for claim in store.waiting()]
+        result.unknown += [(directory, run_id, verdict) for run_id, verdict in store.unknown.items()]
+        result.alive += store.alive
+    supervisor.close()
+    return result

@@ -1,0 +1,390 @@
+"""The running rows of one store: each bound to its process, doubted, dying or about to be written.
+
+A row's way: first sight → bound → (its process ends) → dying, while its owner may record it → settled. A row that looks
+dead at first sight is a suspect until a second look; a row that cannot be judged is unknown, and looked at again.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+from supervisor import sight
+from supervisor.daemon.bindings import REAP_GRACE, Bound, Dying, Suspect, Unwritten, bind, polled_exit
+from supervisor.daemon.watch import StoreWatch
+from supervisor.ending import ending_without_status
+from supervisor.models import Claim, Ending
+from supervisor.process import exits, facts, pidfd
+from supervisor.process.exits import Exit, ExitWatcher
+from supervisor.process.judge import Facts, Scene, State, Verdict
+from supervisor.process.stamp import stamp_of
+from supervisor.sight import Sight
+
+if TYPE_CHECKING:
+    from supervisor.process.stamp import StampColumns
+
+log = logging.getLogger(__name__)
+
+SECOND_LOOK = 2.0
+"""Seconds between the two looks of which both must show a row dead that was never bound."""
+
+MASS_LOOK = 10.0
+"""The same when more than `MASS` rows and more than half of a store look dead at once: is /proc in trouble?"""
+
+MASS = 5
+
+RETRY = 0.25
+LONGEST_RETRY = 30.0
+"""Seconds until a write is tried again that a lock, a full disk or missing rights have kept from the store.
+
+It doubles from the one to the other."""
+
+FD_RESERVE = 64
+"""Descriptors kept free for stores and logs; runs beyond them are polled."""
+
+
+class Key(NamedTuple):
+    """A run across stores."""
+
+    directory: str
+    run_id: int
+
+
+class OwnerKey(NamedTuple):
+    """The owner of a dying run, as something to watch."""
+
+    run: Key
+
+
+class Settled(NamedTuple):
+    """A run that has been settled, for those who want to tell."""
+
+    directory: str
+    claim: Claim
+    ending: Ending
+
+
+@dataclass(slots=True)
+class Means:
+    """What the runs of all stores share.
+
+    ``fd_limit`` is the number of descriptors that this process may have; ``clock`` is monotonic, in seconds.
+    """
+
+    settled_by: str = "daemon"
+    fd_limit: int = 1024
+    clock: Callable[[], float] = time.monotonic
+    look: Callable[[int], tuple[Facts, int | None]] = facts.look
+    on_settled: Callable[[Settled], None] = lambda _: None
+    exits: ExitWatcher = field(default_factory=ExitWatcher)
+    scene: Scene = field(default_factory=facts.scene)
+
+
+class StoreRuns:
+    """The running rows of one store, from first sight to settled."""
+
+    def __init__(self, directory: str, means: Means) -> None:
+        self.watch = StoreWatch(directory)
+        self.unknown: dict[int, Verdict] = {}
+        self._means = means
+        self._matched = False
+        self._bound: dict[int, Bound] = {}
+        self._dying: dict[int, Dying] = {}
+        self._suspects: dict[int, Suspect] = {}
+        self._unwritten: dict[int, Unwritten] = {}
+        self._late: dict[int, Bound] = {}
+        """Settled as lost, while their zombie may still tell the exit status at its reap."""
+
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether a dead-looking row waits for its second look, or an ending for its owner or its store."""
+        return bool(self._dying or self._suspects or self._unwritten)
+
+    def waiting(self) -> list[Claim]:
+        """Return the rows that look dead and are not settled yet."""
+        waits = {*self._dying, *self._suspects, *self._unwritten}
+        return [claim for run_id, claim in self._known().items() if run_id in waits]
+
+    @property
+    def alive(self) -> int:
+        """The number of runs whose process lives."""
+        return len(self._bound) - len(self._dying)
+
+    def reconcile(self) -> None:
+        """Bring what is known into line with what the store says runs; judge what is new, and what is unknown."""
+        claims = self.watch.claims()
+        if claims is None:
+            return
+        rows = {claim.run_id: claim for claim in claims}
+        for run_id, claim in list(self._known().items()):
+            if not _same_row(claim, rows.get(run_id)):
+                self.forget(run_id)
+        self.unknown = {run_id: verdict for run_id, verdict in self.unknown.items() if run_id in rows}
+        known = self._known()
+        new = [claim for run_id, claim in rows.items() if run_id not in known]
+        if new:
+            self._first_sight(new, running=len(rows))
+        if not rows:
+            self.watch.rest()
+
+    def note_exit(self, run_id: int, ended: Exit, detected_at: float) -> list[tuple[Claim, Ending]]:
+        """Take the exit of a run's process; return the ending if it is to be settled at once.
+
+        Otherwise it waits for its owner to record it, or for its exit status to show.
+        """
+        now = self._means.clock()
+        late = self._late.pop(run_id, None)
+        if late is not None:
+            self._means.exits.forget(self._key(run_id))
+            return [] if ended.status is None else [(late.claim, self._ending(late, ended, detected_at))]
+        bound = self._bound.get(run_id)
+        if bound is None:
+            return []
+        dying = self._dying.get(run_id)
+        if dying is not None:
+            dying.exit = ended
+            dying.due = now + bound.grace(ended.status, now - dying.since)
+            return []
+        grace = bound.grace(ended.status, 0) if ended.final else max(REAP_GRACE, bound.grace(None, 0))
+        if grace == 0:
+            return [(bound.claim, self._ending(bound, ended, detected_at))]
+        self._dying[run_id] = Dying(bound, ended, now, detected_at, now + grace)
+        self._watch_owner(run_id, bound)
+        return []
+
+    def note_owner_exit(self, run_id: int) -> None:
+        """Take the end of the process that a dying run has waited for: nobody is left to record it."""
+        self._means.exits.forget(OwnerKey(self._key(run_id)))
+        if run_id in self._dying:
+            self._dying[run_id].due = self._means.clock()
+
+    def poll(self) -> None:
+        """Ask after the processes that have no pidfd."""
+        detected_at, endings = time.time(), []
+        for run_id, bound in list(self._bound.items()):
+            if bound.polled and run_id not in self._dying:
+                end = polled_exit(bound.process)
+                if end is not None:
+                    status, source = end
+                    exit_ = Exit(self._key(run_id), status, final=True, source=source)
+                    endings += self.note_exit(run_id, exit_, detected_at)
+        self.settle(endings)
+
+    def next_due(self) -> float | None:
+        """Return when, on the clock, something of this store comes due; None when nothing waits."""
+        if not self.is_doubtful:
+            return None
+        waiting: list[Dying | Suspect | Unwritten] = [*self._dying.values(), *self._suspects.values()]
+        return min(item.due for item in (*waiting, *self._unwritten.values()))
+
+    def do_what_is_due(self) -> None:
+        """Settle whose owner had its time, write what could not be written, take the second looks."""
+        if not self.is_doubtful:
+            return
+        now, endings = self._means.clock(), []
+        for run_id in _due(self._dying, now):
+            dying = self._dying[run_id]
+            left = dying.bound.grace(dying.exit.status, now - dying.since)
+            if left > 0:
+                dying.due = now + left
+            else:
+                endings.append((dying.bound.claim, self._ending(dying.bound, dying.exit, dying.detected_at)))
+        unwritten = [self._unwritten[run_id] for run_id in _due(self._unwritten, now)]
+        endings += [(item.claim, item.ending) for item in unwritten]
+        self.settle(endings)
+        if _due(self._suspects, now):
+            self._look_again(now)
+
+    def settle(self, endings: list[tuple[Claim, Ending]]) -> None:
+        """Write endings, in one transaction; what cannot be written now is kept and tried again."""
+        if not endings:
+            return
+        written = self.watch.settle(endings)
+        tried = {run_id: unwritten.wait for run_id, unwritten in self._unwritten.items()}
+        for index, (claim, ending) in enumerate(endings):
+            dying = self._dying.get(claim.run_id)
+            if dying is not None and not dying.exit.final and written is not None:
+                self._late[claim.run_id] = dying.bound
+            self.forget(claim.run_id)
+            if written is None:
+                wait = min(tried.get(claim.run_id, RETRY / 2) * 2, LONGEST_RETRY)
+                self._unwritten[claim.run_id] = Unwritten(claim, ending, wait, self._means.clock() + wait)
+            elif written[index]:
+                self._tell(Settled(self.watch.directory, claim, ending))
+            else:
+                log.debug("%s#%s has been recorded by its owner", self.watch.directory, claim.run_id)
+
+    def forget(self, run_id: int) -> None:
+        """Let go of all that is known of a run."""
+        self._bound.pop(run_id, None)
+        self._dying.pop(run_id, None)
+        self._unwritten.pop(run_id, None)
+        suspect = self._suspects.pop(run_id, None)
+        if suspect is not None:
+            suspect.sight.close()
+        if run_id not in self._late:
+            self._means.exits.forget(self._key(run_id))
+        self._means.exits.forget(OwnerKey(self._key(run_id)))
+
+    def close(self) -> None:
+        """Let go of all runs and of the store."""
+        for run_id in (*self._late, *self._known()):
+            self._late.pop(run_id, None)
+            self.forget(run_id)
+        self.watch.rest()
+
+    def _key(self, run_id: int) -> Key:
+        return Key(self.watch.directory, run_id)
+
+    def _known(self) -> dict[int, Claim]:
+        """Return the rows that are in hand, as they were when they came there."""
+        return {
+            **{run_id: suspect.sight.claim for run_id, suspect in self._suspects.items()},
+            **{run_id: unwritten.claim for run_id, unwritten in self._unwritten.items()},
+            **{run_id: bound.claim for run_id, bound in self._bound.items()},
+        }
+
+    def _see(self, claims: Iterable[Claim]) -> list[Sight]:
+        means = self._means
+        return sight.see(self.watch.store, claims, matched_before=self._matched, scene=means.scene, look=means.look)
+
+    def _first_sight(self, claims: list[Claim], *, running: int) -> None:
+        sights, now = self._see(claims), self._means.clock()
+        doubtful = [seen for seen in sights if seen.verdict.state is State.DEAD and not seen.verdict.certain]
+        mass = len(doubtful) > MASS and len(doubtful) * 2 > running
+        for seen in doubtful:
+            self._suspects[seen.claim.run_id] = Suspect(seen, now, now + (MASS_LOOK if mass else SECOND_LOOK))
+        self._bind([seen for seen in sights if seen.verdict.bind])
+        for seen in sights:
+            if seen.verdict.state is State.UNKNOWN:
+                self._note_unknown(seen)
+            if not seen.verdict.bind and seen.verdict.certain:
+                seen.close()
+        certain = [seen for seen in sights if seen.verdict.state is State.DEAD and seen.verdict.certain]
+        self.settle([(seen.claim, self._inferred(seen)) for seen in certain])
+
+    def _bind(self, sights: list[Sight]) -> None:
+        stamps: list[tuple[int, StampColumns]] = []
+        for seen in sights:
+            if seen.descriptor is not None and seen.descriptor >= self._means.fd_limit - FD_RESERVE:
+                seen.close()
+            run_id, bound = seen.claim.run_id, bind(seen)
+            self._bound[run_id] = bound
+            self._matched = self._matched or bound.identified
+            log.debug("watching %s#%s: %s, %s", self.watch.directory, run_id, bound.process, seen.verdict.reason)
+            if seen.claim.process is None and bound.identified:
+                stamps.append((run_id, stamp_of(bound.process.pid, seen.descriptor)))
+            if seen.descriptor is not None:
+                process = bound.process
+                self._means.exits.watch(self._key(run_id), seen.descriptor, process.pid, process.start_ticks)
+        if stamps:
+            self.watch.keep_stamps(stamps)
+
+    def _note_unknown(self, seen: Sight) -> None:
+        run_id, verdict = seen.claim.run_id, seen.verdict
+        before = self.unknown.get(run_id)
+        if before is None or before.line != verdict.line:
+            log.info("cannot judge %s#%s: %s (%s)", self.watch.directory, run_id, verdict.reason, verdict.line)
+        self.unknown[run_id] = verdict
+
+    def _watch_owner(self, run_id: int, bound: Bound) -> None:
+        """Watch the owner of a dying run: if it ends without a word, nobody is left to wait for."""
+        owner = bound.owner or bound.parent
+        if owner is None:
+            return
+        try:
+            descriptor = pidfd.open_pidfd(owner.pid)
+        except OSError:
+            return  # the grace runs out all the same
+        if owner.lives:
+            self._means.exits.watch(OwnerKey(self._key(run_id)), descriptor, owner.pid, owner.start_ticks)
+        else:
+            os.close(descriptor)
+
+    def _ending(self, bound: Bound, ended: Exit, detected_at: float) -> Ending:
+        return bound.ending(
+            ended.status, source=ended.source, detected_at=detected_at, settled_by=self._means.settled_by
+        )
+
+    def _inferred(self, seen: Sight) -> Ending:
+        verdict = seen.verdict
+        assert verdict.cause is not None  # noqa: S101  a dead one has a cause
+        return ending_without_status(
+            verdict.cause,
+            detected_at=time.time(),
+            settled_by=self._means.settled_by,
+            evidence={"line": verdict.line, "reason": verdict.reason},
+        )
+
+    def _look_again(self, now: float) -> None:
+        """Take the second looks that are due. A row that has changed, or is not dead after all, is judged as new."""
+        claims = self.watch.claims()
+        due = _due(self._suspects, now)
+        if claims is None:
+            for run_id in due:
+                self._suspects[run_id].due = now + RETRY
+            return
+        rows = {claim.run_id: claim for claim in claims}
+        suspects = {run_id: self._suspects.pop(run_id) for run_id in due}
+        unchanged = [run_id for run_id in due if _same_row(suspects[run_id].sight.claim, rows.get(run_id))]
+        endings = []
+        for run_id, seen in zip(unchanged, self._see(rows[run_id] for run_id in unchanged), strict=True):
+            if seen.verdict.state is State.DEAD:
+                endings += self._confirm(suspects[run_id], seen)
+            seen.close()
+        for suspect in suspects.values():
+            suspect.sight.close()
+        self.settle(endings)
+        self.reconcile()
+
+    def _confirm(self, suspect: Suspect, second: Sight) -> list[tuple[Claim, Ending]]:
+        """Return the ending of what two looks have shown dead.
+
+        The exit status of a zombie that the first look saw is the run's, if the process was; its owner then still has
+        the rest of its time.
+        """
+        if second.verdict.certain:
+            return [(second.claim, self._inferred(second))]
+        first, now = suspect.sight, self._means.clock()
+        bound, status, source = bind(first), None, second.verdict.reason
+        if first.verdict.identified and first.descriptor is not None:
+            end = exits.examine(first.descriptor, bound.process.pid, bound.process.start_ticks)
+            if end is not None:
+                status, _, source = end
+        ended = Exit(self._key(second.claim.run_id), status, final=True, source=source)
+        grace = bound.grace(status, now - suspect.since)
+        if grace > 0:
+            self._bound[second.claim.run_id] = bound
+            self._dying[second.claim.run_id] = Dying(bound, ended, suspect.since, time.time(), now + grace)
+            return []
+        return [(second.claim, self._ending(bound, ended, time.time()))]
+
+    def _tell(self, settled: Settled) -> None:
+        claim, ending = settled.claim, settled.ending
+        code = "" if ending.exit_code is None else f" with {ending.exit_code}"
+        evidence = ", ".join(f"{name}: {value}" for name, value in ending.evidence.items())
+        log.info(
+            "settled %s#%s (%s, pid %s): %s%s, %s; %s",
+            settled.directory,
+            claim.run_id,
+            claim.cli,
+            claim.pid,
+            ending.status,
+            code,
+            ending.cause,
+            evidence,
+        )
+        self._means.on_settled(settled)
+
+
+def _due(waiting: dict[int, Dying] | dict[int, Suspect] | dict[int, Unwritten], now: float) -> list[int]:
+    return [run_id for run_id, item in waiting.items() if item.due <= now]
+
+
+def _same_row(known: Claim, now: Claim | None) -> bool:
+    """Tell whether a running row is still the one we know: a resumed run may keep its row and change its pid."""
+    return now is not None and (known.pid, known.started_at) == (now.pid, now.started_at)
