@@ -1,0 +1,101 @@
+"""``daemon`` and ``scan``: supervising, for good or once."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from supervisor.cli.options import json_option
+
+if TYPE_CHECKING:
+    from supervisor.daemon.scan import ScanResult
+
+
+@click.command
+@click.option(
+    "--sweep-every",
+    type=click.FloatRange(min=0.1),
+    default=30.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How often to look at everything again, as a safety net.",
+)
+@click.option(
+    "--discover/--no-discover",
+    default=True,
+    show_default=True,
+    help="Also look after stores in the working directories of live processes.",
+)
+@click.option("--verbose", "-v", is_flag=True, help="Log also what is watched and why.")
+def daemon(sweep_every: float, discover: bool, verbose: bool) -> None:
+    """Supervise all known stores in the foreground, until SIGTERM or Ctrl-C. One per user."""
+    from supervisor.daemon.serve import serve  # noqa: PLC0415  asyncio and APScheduler: 150 ms
+
+    _log_to_stderr(logging.DEBUG if verbose else logging.INFO)
+    serve(sweep_every=sweep_every, discovers=discover)
+
+
+@click.command
+@click.option("--dir", "directory", metavar="DIR", help="Only that project's store.")
+@click.option("--no-wait", is_flag=True, help="Report rows that want a second look as pending instead of waiting.")
+@json_option
+def scan(directory: str | None, no_wait: bool, as_json: bool) -> None:
+    """Look once at every running row of all known stores, settle the dead ones, and tell which."""
+    from supervisor.daemon.scan import scan as run_scan  # noqa: PLC0415  only a scan needs it
+    from supervisor.views import find_project, known_directories  # noqa: PLC0415  the same
+
+    _log_to_stderr(logging.WARNING)
+    result = run_scan([find_project(directory)] if directory else known_directories(), waits=not no_wait)
+    _print_as_json(result) if as_json else _print(result)
+
+
+def _log_to_stderr(level: int) -> None:
+    under_journal = "JOURNAL_STREAM" in os.environ  # the journal has times of its own
+    form = "%(levelname)s %(message)s" if under_journal else "%(asctime)s %(levelname)s %(message)s"
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format=form)
+    logging.getLogger("supervisor").setLevel(level)
+
+
+def _print(result: ScanResult) -> None:
+    from supervisor.cli.output import clean  # noqa: PLC0415  only a scan needs it
+
+    for directory, claim, ending in result.settled:
+        code = "" if ending.exit_code is None else f" {ending.exit_code}"
+        click.echo(
+            clean(f"settled {directory}#{claim.run_id} (pid {claim.pid}): {ending.status}{code}, {ending.cause}")
+        )
+    for directory, claim in result.pending:
+        click.echo(clean(f"pending {directory}#{claim.run_id} (pid {claim.pid}): looks dead, wants a second look"))
+    for directory, run_id, verdict in result.unknown:
+        click.echo(clean(f"unknown {directory}#{run_id}: {verdict.reason}"))
+    click.echo(f"{len(result.settled)} settled, {result.alive} running", err=True)
+
+
+def _print_as_json(result: ScanResult) -> None:
+    from supervisor.cli.output import print_json  # noqa: PLC0415  only a scan needs it
+
+    print_json(
+        {
+            "settled": [
+                {
+                    "store": directory,
+                    "id": claim.run_id,
+                    "status": ending.status,
+                    "exit_code": ending.exit_code,
+                    "cause": ending.cause,
+                    "ended_at": ending.ended_at,
+                }
+                for directory, claim, ending in result.settled
+            ],
+            "pending": [{"store": directory, "id": claim.run_id} for directory, claim in result.pending],
+            "unknown": [
+                {"store": directory, "id": run_id, "reason": verdict.reason}
+                for directory, run_id, verdict in result.unknown
+            ],
+            "alive": result.alive,
+        }
+    )
