@@ -6,6 +6,7 @@ processes may write without a lock. Losing it loses no record: stores make thems
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -21,7 +22,8 @@ from supervisor.store.connection import FOLDER, store_file
 
 log = logging.getLogger(__name__)
 
-_NOT_WORTH_SCANNING = frozenset({"node_modules", ".git", ".venv", "__pycache__", "proc", "sys", "dev"})
+_NOT_WORTH_SCANNING = frozenset({"node_modules", ".git", ".venv", "__pycache__"})
+_THE_KERNELS_OWN = frozenset({"/proc", "/sys", "/dev"})
 
 
 class Origin(StrEnum):
@@ -30,6 +32,9 @@ class Origin(StrEnum):
     CREATED = "created"
     ADDED = "added"
     FOUND = "found"
+
+
+_STRENGTH = {Origin.FOUND: 0, Origin.CREATED: 1, Origin.ADDED: 2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +57,7 @@ class Entry:
     @property
     def trusted(self) -> bool:
         """Whether a command stored there may be started."""
-        return self.origin is not Origin.FOUND and self.inode == _inode(self.dir)
+        return self.origin is not Origin.FOUND and self.inode is not None and self.inode == _inode(self.dir)
 
 
 def entries() -> list[Entry]:
@@ -75,14 +80,19 @@ def add(directory: str, origin: Origin) -> Entry:
     """
     directory = os.path.realpath(directory)
     old, inode = get(directory), _inode(directory)
-    if old is not None and old.inode == inode and origin in (Origin.FOUND, old.origin):
+    if old is not None and old.inode == inode and _STRENGTH[origin] <= _STRENGTH[old.origin]:
         return old
     entry = Entry(directory, origin, time.time(), inode)
     target = _file(directory)
     draft = f"{target}.{os.getpid()}.{time.monotonic_ns()}"
-    with open(draft, "x", encoding="utf-8", opener=_private) as file:
-        json.dump(asdict(entry), file)
-    os.replace(draft, target)
+    try:
+        with open(draft, "x", encoding="utf-8", opener=_private) as file:
+            json.dump(asdict(entry), file)
+        os.replace(draft, target)
+    except OSError:  # a full disk: leave no draft behind
+        with contextlib.suppress(OSError):
+            os.unlink(draft)
+        raise
     return entry
 
 
@@ -125,9 +135,15 @@ def forget(directory: str) -> None:
 def scan(folder: str) -> Iterator[str]:
     """Yield the projects below a folder that have a store, without following symbolic links."""
     for directory, names, _ in os.walk(folder):
-        if FOLDER in names and os.path.isfile(store_file(directory)):
-            yield directory
-        names[:] = sorted(name for name in names if name not in _NOT_WORTH_SCANNING and name != FOLDER)
+        if FOLDER in names and not os.path.islink(os.path.join(directory, FOLDER)):
+            if os.path.isfile(store_file(directory)):
+                yield directory
+            names.remove(FOLDER)
+        names[:] = sorted(
+            name
+            for name in names
+            if name not in _NOT_WORTH_SCANNING and os.path.join(directory, name) not in _THE_KERNELS_OWN
+        )
 
 
 def _file(directory: str) -> str:

@@ -57,11 +57,12 @@ def open_for_writing(
     except sqlite3.Error as error:
         raise translate(directory, error) from error
     try:
+        schema = schemas.Schema(connection)
+        _refuse_intruders(directory, schema)
         _switch_to_wal(connection, time.monotonic() + timeout)
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute("PRAGMA foreign_keys = ON")
-        schema = schemas.create_or_migrate(connection, time.time_ns() // 1_000_000)
-        _refuse_intruders(directory, schema)
+        schema = schemas.create_or_migrate(connection, schema, time.time_ns() // 1_000_000)
         if schema.version > schemas.NEWEST:
             schemas.shadow(connection)
     except sqlite3.Error as error:
@@ -83,7 +84,7 @@ def open_for_reading(directory: str, *, timeout: float = BUSY_TIMEOUT) -> tuple[
         if not _vetted(directory):
             raise _missing(directory)
         quoted = store_file(directory).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
-        connection = _connect(f"file:{quoted}?mode=ro", timeout, uri=True)
+        connection = _connect(f"file://{quoted}?mode=ro", timeout, uri=True)
     except OSError as error:
         raise _unusable(directory, error) from error
     except sqlite3.Error as error:
@@ -114,7 +115,9 @@ def translate(directory: str, error: sqlite3.Error) -> StoreError:
         return StoreBusy(f"{path} is locked by another process", "try again, or end the process that holds it")
     if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
         return StoreError(f"{path} is damaged ({text})", "move it away to start a new one; nothing has been changed")
-    if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
+    if code == sqlite3.SQLITE_CANTOPEN:
+        return StoreError(f"{path} cannot be opened ({text})", "check the rights of the folder and of its files")
+    if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM):
         return StoreError(f"{path} cannot be written ({text})", "check the rights of the folder and of its files")
     if code == sqlite3.SQLITE_FULL:
         return StoreError(f"{path} cannot be written ({text})", "free some space on its disk")
@@ -143,7 +146,8 @@ def _only_our_own_statements(
 ) -> int:
     """Deny what a trigger or a view of the store would do; ``source`` names it (sqlite3_set_authorizer).
 
-    Cascades of foreign keys carry no source and pass. ``trusted_schema=OFF`` alone does not stop triggers.
+    Cascades of foreign keys carry no source and pass. ``trusted_schema=OFF`` alone does not stop triggers. The name of
+    a common table expression is a source too, and nothing tells it from a trigger's.
     """
     return sqlite3.SQLITE_OK if source is None else sqlite3.SQLITE_DENY
 
@@ -167,6 +171,9 @@ def _vetted(directory: str) -> bool:
             raise StoreRefused(f"{path} is not {kind}", "move it away")
         if status.st_uid not in trusted:
             raise StoreRefused(f"{path} belongs to another user (uid {status.st_uid})", "take ownership, or leave it")
+    for path in (f"{store_file(directory)}{suffix}" for suffix in ("-wal", "-shm", "-journal")):
+        if os.path.islink(path):  # SQLite would write to where it leads
+            raise StoreRefused(f"{path} is a symbolic link", "remove it if you trust the store")
     return True
 
 
@@ -177,15 +184,29 @@ def _make_files(directory: str) -> None:
         os.mkdir(folder, 0o700)
     except FileExistsError:  # another process was first
         pass
-    for name, content in ((".gitignore", b"*\n"), (FILE, b"")):
+    for name, make in ((".gitignore", _ignore_everything), (FILE, _make_empty)):
         try:
-            descriptor = os.open(os.path.join(folder, name), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            make(os.path.join(folder, name))
         except FileExistsError:
             continue
-        try:
-            os.write(descriptor, content)
-        finally:
-            os.close(descriptor)
+
+
+def _ignore_everything(path: str) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        os.write(descriptor, b"*\n")
+    finally:
+        os.close(descriptor)
+
+
+def _make_empty(path: str) -> None:
+    """Make an empty file without a descriptor: closing one would drop the locks of a thread that opens it meanwhile."""
+    try:
+        os.mknod(path, 0o600)
+    except FileExistsError:
+        raise
+    except OSError:  # macOS, and file systems that have no mknod
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
 
 
 def _switch_to_wal(connection: sqlite3.Connection, deadline: float) -> None:

@@ -192,6 +192,8 @@ def insert_process(
 
 def _insert_run(connection: sqlite3.Connection, run: NewRun) -> int:
     run_id = insert_run(connection, run.stamp["pid"], _project_of(connection, run), run.args)
+    if run.stamp["started_at"] is not None:  # a locked store may have kept us from writing this any earlier
+        connection.execute("UPDATE runs SET started_at = ? WHERE id = ?", (int(run.stamp["started_at"]), run_id))
     insert_process(connection, run_id, run.stamp, by="wrap", owner=run.owner, token=run.token, cli=run.cli, cwd=run.cwd)
     return run_id
 
@@ -221,7 +223,8 @@ def _project_of(connection: sqlite3.Connection, run: NewRun) -> int:
 def _settle_one(connection: sqlite3.Connection, claim: Claim, ending: Ending) -> bool:
     written = connection.execute(
         "UPDATE runs SET status = ?1, exit_code = ?2, ended_at = ?3"
-        " WHERE id = ?4 AND pid IS ?5 AND started_at IS ?6 AND (status = 'running' OR EXISTS ("
+        " WHERE id = ?4 AND (pid IS ?5 OR CAST(pid AS BLOB) IS ?5)"
+        " AND (started_at IS ?6 OR CAST(started_at AS BLOB) IS ?6) AND (status = 'running' OR EXISTS ("
         "  SELECT 1 FROM run_ending AS old WHERE old.run_id = runs.id AND old.rank < ?7 AND old.status IS runs.status"
         "  AND old.exit_code IS runs.exit_code AND old.ended_at IS runs.ended_at))",
         (
@@ -229,8 +232,8 @@ def _settle_one(connection: sqlite3.Connection, claim: Claim, ending: Ending) ->
             ending.exit_code,
             _ms(ending.ended_at),
             claim.run_id,
-            claim.pid,
-            claim.started_at,
+            _as_stored(claim.pid),
+            _as_stored(claim.started_at),
             int(ending.rank),
         ),
     ).rowcount
@@ -257,6 +260,10 @@ def _replace_ending(connection: sqlite3.Connection, run_id: int, ending: Ending)
             _ms(ending.detected_at),
         ),
     )
+
+
+def _as_stored(value: object) -> object:
+    return as_stored_text(value) if isinstance(value, str) else value
 
 
 def _ms(seconds: float) -> int:

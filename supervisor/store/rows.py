@@ -22,6 +22,9 @@ N_RUN, N_PROCESS = 8, 15
 MILLISECONDS_ABOVE = 100_000_000_000
 """A stored time above this is in milliseconds, else in seconds: the original uses both (1973 in ms, 5138 in s)."""
 
+_YEAR_2, _YEAR_9999 = -62_104_060_800, 253_370_764_800_000
+"""In seconds and in milliseconds: what lies beyond is no time that `datetime` could show."""
+
 T = TypeVar("T")
 
 _STATUSES = {status.value: status for status in RunStatus}
@@ -37,7 +40,7 @@ def by_newest(column: str) -> str:
 
 def seconds(value: object) -> float | None:
     """Return a stored time in Unix seconds, None for what is no time."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not _YEAR_2 < value < _YEAR_9999:
         return None
     return value / 1000 if value > MILLISECONDS_ABOVE else value
 
@@ -85,9 +88,9 @@ def run_from(row: tuple[Any, ...]) -> Run:
 
 
 def process_from(row: tuple[Any, ...]) -> RunProcess | None:
-    """Make a `RunProcess` of the columns in `PROCESS_COLUMNS`; None where a left join found none."""
+    """Make a `RunProcess` of the columns in `PROCESS_COLUMNS`; None where a left join found none, or no usable pid."""
     token, cli, cwd, host, boot_id, pid_ns, pid_ns_ticks, time_ns, pid, ticks, inode, started, by, owner, start = row
-    if pid is None:
+    if type(pid) is not int:
         return None
     stamp = Stamp(
         _kind(host, str),

@@ -95,7 +95,8 @@ class Schema:
         self.frozen_started_at = int(frozen.group(1)) if frozen else None
         self.version = 0
         if "schema_migrations" in tables:
-            self.version = connection.execute("SELECT coalesce(max(version), 0) FROM schema_migrations").fetchone()[0]
+            newest = "SELECT coalesce(max(CAST(version AS INTEGER)), 0) FROM schema_migrations"
+            self.version = connection.execute(newest).fetchone()[0]
 
 
 def _intrudes(kind: str, table: str) -> bool:
@@ -104,28 +105,25 @@ def _intrudes(kind: str, table: str) -> bool:
     return kind in ("trigger", "view") and table.lower() in ours
 
 
-def create_or_migrate(connection: sqlite3.Connection, now_ms: int) -> Schema:
-    """Bring a store to the newest schema and return it; a newer one is left as it is.
+def create_or_migrate(connection: sqlite3.Connection, schema: Schema, now_ms: int) -> Schema:
+    """Bring a store to the newest schema and return that; a newer one is left as it is.
 
     Each migration and its record are one transaction, looked at again under the lock: several processes may open a
-    fresh store at once.
+    fresh store at once. The original makes its tables one by one, so that any of them may be missing.
     """
-    schema = Schema(connection)
     while not schema.seeded or schema.version < NEWEST:
         connection.execute("BEGIN IMMEDIATE")
         try:
             schema = Schema(connection)
-            if not schema.seeded:
-                _execute_all(connection, SEED_SCHEMA)
-            if schema.version == 0:
-                _execute_all(connection, (_CREATE_MIGRATIONS.replace("TABLE", "TABLE IF NOT EXISTS", 1),))
+            _execute_all(connection, (_unless_there(sql) for sql in SEED_SCHEMA))
             if schema.version < NEWEST:
-                _execute_all(connection, MIGRATIONS[schema.version])
+                _execute_all(connection, (_unless_there(_CREATE_MIGRATIONS), *MIGRATIONS[schema.version]))
                 connection.execute("INSERT INTO schema_migrations VALUES (?, ?)", (schema.version + 1, now_ms))
+            connection.execute("COMMIT")
         except BaseException:
-            connection.execute("ROLLBACK")
+            if connection.in_transaction:  # SQLite itself ends one on a full disk or an I/O error
+                connection.execute("ROLLBACK")
             raise
-        connection.execute("COMMIT")
         schema = Schema(connection)
     return schema
 
@@ -137,7 +135,17 @@ def shadow(connection: sqlite3.Connection) -> None:
     """
     connection.execute("PRAGMA temp_store = MEMORY")
     for step in MIGRATIONS:
-        _execute_all(connection, (sql.replace("CREATE TABLE", "CREATE TEMP TABLE") for sql in step))
+        _execute_all(connection, (_as_temporary(sql) for sql in step))
+
+
+def _unless_there(sql: str) -> str:
+    """Return a CREATE that passes over what is there; SQLite keeps its text without these words."""
+    return sql.replace("TABLE", "TABLE IF NOT EXISTS", 1).replace("INDEX", "INDEX IF NOT EXISTS", 1)
+
+
+def _as_temporary(sql: str) -> str:
+    """Return a CREATE TABLE for a temporary table, where no key can refer to another database."""
+    return sql.replace("CREATE TABLE", "CREATE TEMP TABLE").replace(" REFERENCES runs (id) ON DELETE CASCADE", "")
 
 
 def _execute_all(connection: sqlite3.Connection, statements: Iterable[str]) -> None:

@@ -5,11 +5,13 @@ A public method is one short transaction. Methods raise `sqlite3.Error` where SQ
 
 from __future__ import annotations
 
+import logging
 import os
 import sqlite3
 import threading
+import weakref
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from supervisor.models import CrashedRun, Project, ProjectInfo, Run, RunStatus
 from supervisor.process.stamp import stamp_of, start_ticks
@@ -22,10 +24,13 @@ from supervisor.store.rows import (
     run_from,
     seconds,
 )
-from supervisor.store.schema import Schema
+from supervisor.store.schema import NEWEST, Schema
 
 if TYPE_CHECKING:
     from supervisor.process.stamp import StampColumns
+
+
+log = logging.getLogger(__name__)
 
 
 class Unset:
@@ -36,6 +41,21 @@ UNSET: Final = Unset()
 
 _NEWEST_RUN = by_newest("runs.started_at")
 _NEWEST_PROJECT = by_newest("projects.last_run_at")
+
+_all: weakref.WeakSet[Store] = weakref.WeakSet()
+
+
+def _close_inherited() -> None:
+    """Close what a fork has brought into a child.
+
+    Its locks stayed with the parent, but SQLite believes that this process has them and would let new connections
+    share them; the next process to leave the store would then delete the WAL that the child writes to.
+    """
+    for store in _all:
+        store.close()
+
+
+os.register_at_fork(after_in_child=_close_inherited)
 
 
 class Store:
@@ -49,7 +69,8 @@ class Store:
         create: whether a missing store is made by the first use.
         read_only: open without changing anything, not even the schema.
         timeout: seconds to wait for another process's lock.
-        on_write: called before the first write with the directory and whether the store is new, to make it known.
+        on_write: called once with the directory and whether the store is new, to make it known: when it has been made,
+            else before the first write.
         stamp: gives the stamp of a process, for `create_run`.
     """
 
@@ -71,6 +92,8 @@ class Store:
         self._on_write = on_write
         self._stamp = stamp
         self._opened = threading.local()
+        self._warned = False
+        _all.add(self)
 
     @property
     def path(self) -> str:
@@ -80,6 +103,9 @@ class Store:
     @property
     def connection(self) -> sqlite3.Connection:
         """This thread's connection, in autocommit mode, for queries of one's own.
+
+        What comes with a name of its own, a view or a ``WITH`` expression, is denied: it may be the store's maker's
+        code. Write subqueries instead.
 
         Raises:
             StoreError: the store cannot be opened.
@@ -103,11 +129,12 @@ class Store:
 
     def close(self) -> None:
         """Close this thread's connection; the next use opens another."""
-        if self.is_open:
-            del self._opened.pid
-            self._opened.connection.close()
+        opened = self._opened.__dict__
+        opened.pop("pid", None)
+        if connection := opened.pop("connection", None):
+            connection.close()
 
-    def __enter__(self) -> Store:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -117,8 +144,7 @@ class Store:
         """Return a context manager for one write: BEGIN IMMEDIATE, then COMMIT, or ROLLBACK if the block raises."""
         connection = self.connection
         if self._on_write is not None:
-            announce, self._on_write = self._on_write, None
-            announce(self.directory, self.created)
+            self._announce()
         return recording.Transaction(connection)
 
     def upsert_project(self, dir: str, cmd: str, prompt: str | None | Unset = UNSET) -> Project:  # noqa: A002  the seed's
@@ -285,9 +311,24 @@ class Store:
         self._opened.connection = connection
         self._opened.schema = schema
         self._opened.pid = os.getpid()
+        if schema.version > NEWEST and not self._warned:
+            self._warned = True
+            log.warning(
+                "%s was made by a newer version: what it knows of processes and endings is not used here", self.path
+            )
+        if self.created:
+            self._announce()
+
+    def _announce(self) -> None:
+        announce, self._on_write = self._on_write, None
+        if announce is not None:
+            announce(self.directory, self.created)
 
     def _rows(self, sql: str, *parameters: object) -> list[tuple[Any, ...]]:
-        return self.connection.execute(sql, parameters).fetchall()
+        try:
+            return self.connection.execute(sql, parameters).fetchall()
+        except OverflowError:  # an id or a pid of more than 64 bits: no row has it
+            return []
 
     def _project(self, where: str, *parameters: object) -> Project | None:
         rows = self._rows(f"SELECT {PROJECT_COLUMNS} FROM projects WHERE {where}", *parameters)

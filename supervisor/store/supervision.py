@@ -43,10 +43,14 @@ class SupervisedStore(Store):
         return [claim_from(row) for row in rows]
 
     def keep_stamps(self, stamps: Iterable[tuple[int, StampColumns]], *, by: str) -> None:
-        """Keep the stamps of processes bound at first sight, by run id; a stamp that is already kept stays."""
+        """Keep the stamps of processes bound at first sight, by run id; one that is kept stays.
+
+        A run that has been deleted meanwhile is passed over.
+        """
         with self.transaction() as connection:
             for run_id, stamp in stamps:
-                recording.insert_process(connection, run_id, stamp, by=by)
+                if connection.execute("SELECT 1 FROM runs WHERE id = ?", (run_id,)).fetchone() is not None:
+                    recording.insert_process(connection, run_id, stamp, by=by)
 
     def settle(self, endings: Sequence[tuple[Claim, Ending]]) -> list[bool]:
         """Write endings by compare-and-set, in one transaction; tell for each whether it was written."""
