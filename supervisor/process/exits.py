@@ -10,7 +10,7 @@ import select
 from collections.abc import Hashable
 from dataclasses import dataclass
 
-from supervisor.process import pidfd, procfs
+from supervisor.process import facts, pidfd, procfs
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +33,7 @@ class _Watch:
     descriptor: int
     pid: int
     start_ticks: int | None
+    told: bool = False
 
 
 class ExitWatcher:
@@ -53,10 +54,10 @@ class ExitWatcher:
     def watch(self, key: Hashable, descriptor: int, pid: int, start_ticks: int | None) -> None:
         """Watch a process; ``start_ticks`` verifies what ``/proc`` says of its pid later."""
         self.forget(key)
-        self._watches[descriptor] = _Watch(key, descriptor, pid, start_ticks)
-        self._descriptors[key] = descriptor
         # One shot: a zombie stays readable until it is reaped, which may be never.
         self._epoll.register(descriptor, select.EPOLLIN | select.EPOLLONESHOT)
+        self._watches[descriptor] = _Watch(key, descriptor, pid, start_ticks)
+        self._descriptors[key] = descriptor
 
     def forget(self, key: Hashable) -> None:
         """Stop watching a process and close its pidfd; an unknown key is no error."""
@@ -80,8 +81,9 @@ class ExitWatcher:
 
     def rearm(self) -> None:
         """Ask anew about every process, for a sweep: what has ended without a final `Exit` is told once more."""
-        for descriptor in self._watches:
-            self._epoll.modify(descriptor, select.EPOLLIN | select.EPOLLONESHOT)
+        for descriptor, watch in self._watches.items():
+            if not watch.told:
+                self._epoll.modify(descriptor, select.EPOLLIN | select.EPOLLONESHOT)
 
     def close(self) -> None:
         """Forget all and close the epoll."""
@@ -93,6 +95,7 @@ class ExitWatcher:
         ended = examine(watch.descriptor, watch.pid, watch.start_ticks, reaped=reaped)
         if ended is not None and ended[1]:
             status, _, source = ended
+            watch.told = True
             return Exit(watch.key, status, True, source)
         # Only HUP, the reap, can bring news now; asking for IN again would spin.
         self._epoll.modify(watch.descriptor, select.EPOLLONESHOT)
@@ -111,17 +114,19 @@ def examine(
         return status, True, "pidfd exit info"
     if reaped:
         return None, True, "reaped, kernel without exit info"
+    visible = procfs.exit_status_visible(pid)  # before the stat, which shows that the pid had not changed hands
     try:
         stat = procfs.read_stat(pid)
     except procfs.GONE:
-        return _after_the_reap(descriptor)
+        gone = facts.exists(pid) is False  # hidepid=2 lets a zombie look gone
+        return _after_the_reap(descriptor) if gone else (None, False, "zombie, hidden from us")
     except (OSError, ValueError):
         return None, False, "zombie, hidden from us"
     if start_ticks is not None and stat.start_ticks != start_ticks:
         return _after_the_reap(descriptor)
     if not stat.is_dead:
         return None
-    if stat.exit_status or procfs.exit_status_visible(pid):
+    if stat.exit_status or visible:
         return stat.exit_status, True, "zombie's exit status"
     return None, False, "zombie, exit status hidden from us"
 

@@ -17,7 +17,7 @@ from supervisor.process.procfs import Stat
 INITIAL_PID_NS = 0xEFFFFFFC
 """The inode of the initial PID namespace (include/linux/proc_ns.h, PROC_PID_INIT_INO)."""
 
-_PIDFD_LIMIT_MACOS = 99999
+_PID_MAX_MACOS = 99999
 
 
 def scene() -> Scene:
@@ -31,7 +31,7 @@ def scene() -> Scene:
         pid_ns_ticks=here.pid_ns_ticks,
         time_ns=here.time_ns,
         own_pid=os.getpid(),
-        pid_max=procfs.pid_max() if linux else _PIDFD_LIMIT_MACOS,
+        pid_max=procfs.pid_max() if linux else _PID_MAX_MACOS,
         initial_pid_ns=here.pid_ns == INITIAL_PID_NS if linux else True,
     )
 
@@ -44,6 +44,16 @@ def look(pid: int, *, open_pidfd: Callable[[int], int] = pidfd.open_pidfd) -> tu
     """
     if sys.platform != "linux":
         return _look_portably(pid), None
+    facts, descriptor = _look_once(pid, open_pidfd)
+    living = facts.stat is not None and not facts.stat.is_dead
+    if descriptor is not None and living and pidfd.has_fired(descriptor):
+        # It has ended between our calls, and the stat may be that of the next process with its pid.
+        os.close(descriptor)
+        return _look_once(pid, open_pidfd)
+    return facts, descriptor
+
+
+def _look_once(pid: int, open_pidfd: Callable[[int], int]) -> tuple[Facts, int | None]:
     try:
         descriptor = open_pidfd(pid)
     except OSError as error:
@@ -55,9 +65,11 @@ def look(pid: int, *, open_pidfd: Callable[[int], int] = pidfd.open_pidfd) -> tu
 def exists(pid: int) -> bool | None:
     """Tell whether some process has that id, by kill(2) with signal 0; EPERM means that it has.
 
-    None where the kernel gives another answer. (Inside a macOS sandbox everything is EPERM, agent-browser#564: so
-    True means "or we cannot tell", which is the safe side.)
+    None where the kernel gives another answer, and for a number that it does not take for one process's id. (Inside a
+    macOS sandbox everything is EPERM, agent-browser#564: so True means "or we cannot tell", which is the safe side.)
     """
+    if not 0 < pid < 1 << 31:
+        return None
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -86,7 +98,7 @@ def _look_without(pid: int, number: int | None, open_pidfd: Callable[[int], int]
         return Facts(pid, False, None, None, None), None
     group = procfs.thread_group(pid)
     if group not in (None, pid):
-        return look(group, open_pidfd=open_pidfd)
+        return _look_once(group, open_pidfd)
     found = exists(pid)
     if number in (errno.EINVAL, errno.ENOENT):
         # The process is ending at this moment (psutil#2715, systemd#36982): only its absence is certain.

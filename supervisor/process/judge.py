@@ -22,6 +22,8 @@ BEFORE_SPAWN = 120.0
 """Seconds by which a row may be written before its process starts: npx, a container pull."""
 
 _PID_LIMIT = 1 << 31
+_ITS_OWN = frozenset({"F15", "F18", "F19"})
+"""Lines that make a zombie's exit status the row's."""
 
 
 class State(StrEnum):
@@ -91,10 +93,12 @@ def screen(pid: object, stamp: Stamp | None, scene: Scene) -> Verdict | None:
 
     No pid that this has not passed may reach kill(2), pidfd_open(2) or psutil: some take None, True or -1 for others.
     """
-    if stamp is not None and stamp.pid == pid:
+    if stamp is not None and type(pid) is int and stamp.pid == pid:
         if _differ(stamp.host, scene.host):
             return _unknown("F1", "it was started on another host")
         if _differ(stamp.boot_id, scene.boot_id):
+            if stamp.host is None or scene.host is None:
+                return _unknown("F1", "it was started on another host, or before the machine has rebooted")
             return Verdict(State.DEAD, "F2", "the machine has rebooted since", Cause.REBOOTED)
         if _differ(stamp.pid_ns, scene.pid_ns) or _differ(stamp.pid_ns_ticks, scene.pid_ns_ticks):
             return _unknown("F3", "it was started in another PID namespace")
@@ -124,23 +128,27 @@ def judge(stamp: Stamp | None, start: Start | None, facts: Facts, scene: Scene, 
     if facts.exists is None:
         return _unknown("F10", "the kernel does not say whether it exists; it may be ending")
     if facts.stat is None:
-        return _alive("F12", "a process with its pid exists, but is hidden from us", identified=False)
-    same = _same_process(stamp, facts, scene)
-    by_time = _judge_by_time(start, facts.created) if same is None else None
+        same = _same_process(stamp, facts, scene)
+        return _alive("F12", "a process with its pid exists, but is hidden from us", identified=same is True)
+    named = _judge_identity(stamp, start, facts, scene)
     if facts.stat.is_dead and namespace_proven:
-        identified = same is True or (by_time is not None and by_time.identified)
+        identified = named.line in _ITS_OWN
         return Verdict(State.DEAD, "F13", "its process is a zombie", Cause.LOST, identified=identified, certain=False)
+    if facts.stat.state == "Z" and not facts.stat.is_dead:
+        reason = "its process lives on in other threads than the first"
+        return _alive("F14", reason, identified=named.identified)
+    return named
+
+
+def _judge_identity(stamp: Stamp | None, start: Start | None, facts: Facts, scene: Scene) -> Verdict:
+    """Judge by whether the process is the row's, F15 to F22. How long before the row's start does not matter (F23)."""
+    same, created = _same_process(stamp, facts, scene), facts.created
     if same is True:
         return _alive("F15", "it is the very process that was recorded")
     if same is False:
         return Verdict(State.DEAD, "F16", "its pid belongs to another process now", Cause.PID_REUSED)
-    return by_time or _alive("F18", "a process with its pid exists; the row's start says nothing")
-
-
-def _judge_by_time(start: Start | None, created: float | None) -> Verdict | None:
-    """Judge by when the process was created, F19 to F22. How long before the row's start does not matter (F23)."""
     if start is None or created is None:
-        return None
+        return _alive("F18", "a process with its pid exists; the row's start says nothing")
     if created <= start.at + start.granularity + EARLY:
         return _alive("F19", "its process is as old as the row says")
     if created <= start.at + BEFORE_SPAWN:
@@ -150,14 +158,23 @@ def _judge_by_time(start: Start | None, created: float | None) -> Verdict | None
 
 
 def _same_process(stamp: Stamp | None, facts: Facts, scene: Scene) -> bool | None:
-    """Tell whether the process is the stamped one, None where the stamp cannot say."""
+    """Tell whether the process is the stamped one, None where the stamp cannot say.
+
+    Inodes and ticks count within one boot, and a pid that is another's here may still be the process's elsewhere.
+    """
     if stamp is None or stamp.pid != facts.pid:
+        return None
+    if not (_known_equal(stamp.boot_id, scene.boot_id) and _known_equal(stamp.pid_ns, scene.pid_ns)):
         return None
     if stamp.pidfd_inode is not None and facts.pidfd_inode is not None:
         return stamp.pidfd_inode == facts.pidfd_inode
     if stamp.start_ticks is None or facts.stat is None or stamp.time_ns != scene.time_ns:
         return None
     return stamp.start_ticks == facts.stat.start_ticks
+
+
+def _known_equal(stamped: object, ours: object) -> bool:
+    return stamped is not None and stamped == ours
 
 
 def _differ(stamped: object, ours: object) -> bool:

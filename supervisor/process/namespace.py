@@ -2,48 +2,107 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 from supervisor.process import procfs
 from supervisor.process.judge import Scene
 
-_SHARED_FILE_SYSTEMS = ("nfs", "cifs", "smb", "9p", "fuse", "virtiofs", "ceph", "glusterfs", "afs", "vboxsf", "prl_fs")
+_SHARED_FILE_SYSTEMS = (
+    *("9p", "afs", "beegfs", "ceph", "cifs", "coda", "fuse", "gfs2", "glusterfs", "gpfs", "lustre", "nfs", "ocfs2"),
+    *("orangefs", "prl_fs", "smb", "vboxsf", "virtiofs", "vmhgfs"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """A line of ``/proc/PID/mountinfo`` (proc(5)). ``root`` is the directory of the file system that it shows."""
+
+    number: bytes
+    device: bytes
+    root: bytes
+    point: bytes
+    kind: str
+    options: str
+
+    @classmethod
+    def parse(cls, line: bytes) -> Mount:
+        """Make one of a line; `ValueError` for what is none."""
+        place, _, source = line.partition(b" - ")
+        number, _, device, root, point = place.split(b" ")[:5]
+        kind, _, options = source.split(b" ", 2)
+        return cls(number, device, _unescape(root), _unescape(point), kind.decode("ascii"), options.decode("latin-1"))
+
+    def place_of(self, inside: bytes) -> bytes | None:
+        """Return the path here of what is at ``inside`` in the file system; None where the mount does not show it."""
+        return _move(inside, self.root, self.point)
 
 
 def only_we_reach(directory: str, scene: Scene) -> bool:
     """Tell whether every process that can see the store at ``directory`` is of our own PID namespace.
 
     That holds in the initial PID namespace with a whole ``/proc`` of its own, on a file system that no other host
-    shares, if no process of a child namespace sees the same directory. A namespace that is gone has no live process.
-    Costs one small read per process of the machine.
+    shares, if no process of a child namespace sees the same directory, under whatever name. A namespace that is gone
+    has no live process. Costs one small read per process of the machine.
     """
     if not scene.initial_pid_ns or not procfs.is_ours():
         return False
-    mount = _mount_of("/proc")
-    if mount is None or _hides_processes(mount[1]):
+    proc, mount = _mount_of("/proc"), _mount_of(directory)
+    if proc is None or _hides_processes(proc.options):
         return False
-    store_mount = _mount_of(directory)
-    if store_mount is None or store_mount[0].startswith(_SHARED_FILE_SYSTEMS):
+    if mount is None or _is_shared(mount):
         return False
     try:
         place = os.stat(directory)
     except OSError:
         return False
-    return not any(_child_sees(pid, directory, place) for pid in procfs.processes())
+    inside = _move(os.fsencode(os.path.realpath(directory)), mount.point, mount.root)
+    pids = procfs.processes()
+    if inside is None or os.getpid() not in pids:
+        return False
+    return not any(_is_of_child(pid) and _sees(pid, mount.device, inside, place) for pid in pids)
 
 
-def _child_sees(pid: int, directory: str, place: os.stat_result) -> bool:
-    """Tell whether a process of a child namespace sees the directory; what we may not read counts as seeing it."""
+def on_shared_file_system(directory: str) -> bool:
+    """Tell whether other hosts may see the directory too; in doubt they do."""
+    mount = _mount_of(directory)
+    return mount is None or _is_shared(mount)
+
+
+def _is_shared(mount: Mount) -> bool:
+    return mount.kind.startswith(_SHARED_FILE_SYSTEMS)
+
+
+def _is_of_child(pid: int) -> bool:
+    """Tell whether a process is of a child namespace; one whose status we cannot read may be."""
     levels = procfs.status_field(pid, b"NSpid:")
-    if levels is None or len(levels.split()) < 2:
-        return False
+    return os.path.exists(f"/proc/{pid}") if levels is None else len(levels.split()) > 1
+
+
+def _sees(pid: int, device: bytes, inside: bytes, place: os.stat_result) -> bool:
+    """Tell whether a process sees what is at ``inside`` in that file system; where we may not look, it does."""
     try:
-        seen = os.stat(f"/proc/{pid}/root{directory}")
-    except (FileNotFoundError, NotADirectoryError, ProcessLookupError):
+        names = {mount.place_of(inside) for mount in _mounts(pid) if mount.device == device}
+    except procfs.GONE:
         return False
-    except OSError:
+    except OSError as error:
+        return error.errno != errno.EINVAL  # a zombie, which has no mounts any more
+    except ValueError:
         return True
-    return (seen.st_dev, seen.st_ino) == (place.st_dev, place.st_ino)
+    for name in names - {None}:
+        try:
+            seen = os.stat(b"/proc/%d/root%s" % (pid, name))
+        except (FileNotFoundError, NotADirectoryError, ProcessLookupError):
+            continue
+        except OSError:
+            return True
+        if (seen.st_dev, seen.st_ino) == (place.st_dev, place.st_ino):
+            return True
+    return False
 
 
 def _hides_processes(options: str) -> bool:
@@ -51,19 +110,35 @@ def _hides_processes(options: str) -> bool:
     return any(value not in ("0", "off") for value in values)
 
 
-def _mount_of(path: str) -> tuple[str, str] | None:
-    """Return the file system's type and its super options where ``path`` lies (proc(5), mountinfo)."""
-    path = os.path.realpath(path)
-    best, found = "", None
-    try:
-        with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
-            for line in file:
-                place, _, source = line.partition(" - ")
-                point = place.split()[4].encode("utf-8", "surrogateescape").decode("unicode_escape", "replace")
-                inside = point in ("/", path) or path.startswith(point + "/")
-                if inside and len(point) >= len(best):
-                    kind, _, options = source.split(" ", 2)
-                    best, found = point, (kind, options.strip())
-    except (OSError, ValueError, IndexError):
+def _mount_of(path: str) -> Mount | None:
+    """Return the mount that ``path`` lies on, as the kernel has it: mounts may hide others of longer names."""
+    if sys.platform != "linux":
         return None
-    return found
+    try:
+        descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        try:
+            with open(f"/proc/self/fdinfo/{descriptor}", "rb") as file:
+                number = next(line.split()[1] for line in file if line.startswith(b"mnt_id:"))
+        finally:
+            os.close(descriptor)
+        return next((mount for mount in _mounts(os.getpid()) if mount.number == number), None)
+    except (OSError, ValueError, StopIteration):
+        return None
+
+
+def _mounts(pid: int) -> Iterator[Mount]:
+    with open(f"/proc/{pid}/mountinfo", "rb") as file:
+        for line in file:
+            yield Mount.parse(line.rstrip(b"\n"))
+
+
+def _move(path: bytes, start: bytes, target: bytes) -> bytes | None:
+    """Return ``path`` with ``target`` in place of the directory ``start``; None where it does not lie there."""
+    start, target = start.rstrip(b"/"), target.rstrip(b"/")
+    if path != start and not path.startswith(start + b"/"):
+        return None
+    return target + path[len(start) :] or b"/"
+
+
+def _unescape(path: bytes) -> bytes:
+    return re.sub(rb"\\([0-7]{3})", lambda code: bytes([int(code[1], 8)]), path)

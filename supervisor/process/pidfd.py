@@ -51,13 +51,28 @@ def exit_status(pidfd: int) -> int | None:
     return status if mask & _MASK_EXIT else None
 
 
+def has_fired(pidfd: int) -> bool:
+    """Tell whether the process has ended (poll(2)), reaped or not."""
+    import select  # noqa: PLC0415  the wrapper never asks
+
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(0))
+
+
 def inode(pidfd: int) -> int | None:
     """Return the number that no other process of this boot has, None on kernels without pidfs (before 6.9).
 
-    Without pidfs all pidfds share the one anonymous inode, on the same device as an eventfd.
+    Without pidfs all pidfds share the one anonymous inode, on the same device as an eventfd; None also where no
+    descriptor is free to compare with.
     """
-    status = os.fstat(pidfd)
-    return status.st_ino if status.st_dev != _anonymous_device() else None
+    try:
+        status = os.fstat(pidfd)
+        if status.st_dev == _anonymous_device():
+            return None
+    except OSError:
+        return None
+    return status.st_ino
 
 
 _anonymous: int | None = None
@@ -76,6 +91,8 @@ def _open_by_syscall(pid: int) -> int:
     """Open one where Python was built without `os.pidfd_open` (astral-sh/python-build-standalone#193)."""
     import ctypes  # noqa: PLC0415  rarely needed
 
+    if not -1 << 31 <= pid < 1 << 31:
+        raise OverflowError(pid)  # as os.pidfd_open does; ctypes would cut it down to another process's id
     libc = ctypes.CDLL(None, use_errno=True)
     descriptor: int = libc.syscall(_SYSCALL_PIDFD_OPEN, pid, 0)
     if descriptor < 0:

@@ -91,7 +91,7 @@ def status_field(pid: int, name: bytes) -> bytes | None:
         status = _read(f"/proc/{pid}/status")
     except OSError:
         return None
-    for line in status.splitlines():
+    for line in status.split(b"\n"):  # the name may hold a carriage return, and behind it what looks like a field
         if line.startswith(name):
             return line[len(name) :].strip()
     return None

@@ -1,0 +1,177 @@
+"""Processes of strangers: children of a helper, which reaps them only when it is told to."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import TypeVar
+
+import pytest
+from kit import Processes, wait_until
+
+from supervisor.process import pidfd, procfs
+
+T = TypeVar("T", bound=Callable[..., object])
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc and pidfds")
+"""Everything here."""
+
+_NURSERY = """
+import os, resource, sys
+
+resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+pipes = {}
+for line in sys.stdin:
+    order, *numbers = line.split()
+    numbers = [int(number) for number in numbers]
+    if order == "spawn":
+        for _ in range(numbers[0]):
+            reader, writer = os.pipe()
+            pid = os.fork()
+            if pid == 0:
+                for other in pipes.values():
+                    os.close(other)
+                os.close(writer)
+                code = os.read(reader, 1)
+                os._exit(code[0] if code else 0)
+            os.close(reader)
+            pipes[pid] = writer
+        print(*list(pipes)[-numbers[0]:], flush=True)
+    elif order == "exit":
+        os.write(pipes[numbers[0]], bytes(numbers[1:]))
+        print(flush=True)
+    elif order == "reap":
+        print(os.waitpid(numbers[0], 0)[1], flush=True)
+        os.close(pipes.pop(numbers[0]))
+for pid in pipes:
+    os.kill(pid, 9)
+    os.waitpid(pid, 0)
+"""
+
+_LEADER_LEAVES = """
+import ctypes, os, sys, threading
+
+def work():
+    line = sys.stdin.readline().split()
+    if line[0] == "exec":
+        os.execv(sys.executable, [sys.executable, "-S", "-c", "import os, sys; sys.stdin.readline(); os._exit(9)"])
+    os._exit(int(line[1]))
+
+threading.Thread(target=work).start()
+ctypes.CDLL(None).pthread_exit(None)
+"""
+
+
+def as_root(test: T) -> T:
+    """Mark a test that needs root, and skip it elsewhere."""
+    pytest.mark.root(test)
+    pytest.mark.skipif(not _may_unshare(), reason="needs root and new namespaces")(test)
+    return test
+
+
+def _may_unshare() -> bool:
+    try:
+        return (
+            os.geteuid() == 0
+            and subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False).returncode == 0
+        )
+    except OSError:
+        return False
+
+
+def _tells_exits() -> bool:
+    if sys.platform != "linux":
+        return False
+    pid = os.fork()
+    if pid == 0:
+        os._exit(3)
+    descriptor = os.pidfd_open(pid)
+    os.waitpid(pid, 0)
+    status = pidfd.exit_status(descriptor)
+    os.close(descriptor)
+    return status is not None
+
+
+tells_exits = pytest.mark.skipif(not _tells_exits(), reason="needs exit statuses after the reap (Linux 6.15)")
+
+
+class Nursery:
+    """A helper process and its children, who are no children of ours. Ends with its `Processes`."""
+
+    def __init__(self, processes: Processes) -> None:
+        self._helper = processes.python(_NURSERY, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+    @property
+    def pid(self) -> int:
+        """The parent of all."""
+        return self._helper.pid
+
+    def spawn(self, count: int) -> list[int]:
+        """Start processes that wait, and return their pids."""
+        return [int(pid) for pid in self._order("spawn", count).split()]
+
+    def born(self) -> int:
+        """Start one process, and return its pid."""
+        return self.spawn(1)[0]
+
+    def exit(self, pid: int, code: int) -> None:
+        """Let one exit; it stays a zombie until the reap."""
+        self._order("exit", pid, code)
+
+    def end(self, pid: int, how: int) -> None:
+        """Let one exit with that code, or kill it where ``how`` is negative, and wait until it is a zombie."""
+        if how < 0:
+            os.kill(pid, -how)
+        else:
+            self.exit(pid, how)
+        wait_until(lambda: procfs.read_stat(pid).is_dead)
+
+    def reap(self, pid: int) -> int:
+        """Reap one that has ended, and return its wait(2) status."""
+        return int(self._order("reap", pid))
+
+    def dead(self) -> int:
+        """Return the pid of one that has ended and been reaped."""
+        pid = self.born()
+        os.kill(pid, signal.SIGKILL)
+        self.reap(pid)
+        return pid
+
+    def _order(self, order: str, *numbers: int) -> str:
+        assert self._helper.stdin is not None
+        assert self._helper.stdout is not None
+        print(order, *numbers, file=self._helper.stdin, flush=True)
+        return self._helper.stdout.readline()
+
+
+def leaderless(processes: Processes) -> subprocess.Popen[str]:
+    """Start a process whose first thread has exited; a line ``exit CODE`` or ``exec`` tells its worker what to do."""
+    process = processes.python(_LEADER_LEAVES, stdin=subprocess.PIPE)
+    wait_until(lambda: procfs.read_stat(process.pid).state == "Z")
+    return process
+
+
+def say(process: subprocess.Popen[str], line: str) -> None:
+    """Write a line to a process's standard input."""
+    assert process.stdin is not None
+    print(line, file=process.stdin, flush=True)
+
+
+def hear(process: subprocess.Popen[str]) -> str:
+    """Read a line of a process's standard output."""
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+def descriptors() -> set[str]:
+    """Return what descriptors this process has open, and to what."""
+    found = set()
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            found.add(f"{name}: {os.readlink(f'/proc/self/fd/{name}')}")
+        except FileNotFoundError:  # the listing's own
+            continue
+    return found
