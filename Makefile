@@ -1,2 +1,48 @@
-PYTHON ?= python3
+# Everything needs python3 (3.11 or newer, with venv) and make, and puts what it installs into $(VENV).
+PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 VENV ?= .venv
+RUN := $(VENV)/bin/python -m
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint types check format pins clean
+
+help: ## Show this list.
+	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
+
+setup: $(READY) ## Set up $(VENV) with the package and the pinned tools.
+
+$(READY): pyproject.toml requirements-dev.txt
+	@test -n "$(PYTHON)" || { echo "no Python 3.11 or newer on PATH: install one, or name it: make PYTHON=…" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	$(RUN) pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
+	@touch $@
+
+demo: $(READY) ## Show the main job on a throw-away home; takes about 15 seconds.
+	@$(VENV)/bin/python examples/demo.py
+
+test: $(READY) ## Run the tests; ARGS="-k word" for some of them.
+	$(RUN) pytest $(ARGS)
+
+lint: $(READY) ## Check style and format.
+	$(RUN) ruff check .
+	$(RUN) ruff format --check .
+
+types: $(READY) ## Check types.
+	$(RUN) mypy
+
+check: lint types test ## All of it.
+
+format: $(READY) ## Format, and mend what can be mended.
+	$(RUN) ruff check --fix .
+	$(RUN) ruff format .
+
+pins: ## Pin the newest development tools anew (needs uv).
+	{ sed -n 1p requirements-dev.txt; \
+	uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --upgrade --no-header --no-annotate --quiet; } >requirements-dev.new
+	mv requirements-dev.new requirements-dev.txt
+
+clean: ## Remove what was set up and built.
+	rm -rf $(VENV) dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
