@@ -86,14 +86,18 @@ def _is_of_child(pid: int) -> bool:
 def _sees(pid: int, device: bytes, inside: bytes, place: os.stat_result) -> bool:
     """Tell whether a process sees what is at ``inside`` in that file system; where we may not look, it does."""
     try:
-        names = {mount.place_of(inside) for mount in _mounts(pid) if mount.device == device}
+        mounts = list(_mounts(pid))
     except procfs.GONE:
         return False
     except OSError as error:
         return error.errno != errno.EINVAL  # a zombie, which has no mounts any more
     except ValueError:
         return True
-    for name in names - {None}:
+    names = {mount.place_of(inside) for mount in mounts if mount.device == device} - {None}
+    if all(mount.point != b"/" for mount in mounts):  # chroot(2): the mount that its root lies on is not listed
+        parts = inside.split(b"/")
+        names.update(b"/" + b"/".join(parts[start:]) for start in range(1, len(parts) + 1))
+    for name in names:
         try:
             seen = os.stat(b"/proc/%d/root%s" % (pid, name))
         except (FileNotFoundError, NotADirectoryError, ProcessLookupError):
