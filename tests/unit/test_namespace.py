@@ -106,7 +106,7 @@ def test_child_namespace_that_sees_it(processes: Processes, place: str, only: Ca
     only(child)
     assert not only_we_reach(place, facts.scene())
     os.kill(child, 9)
-    wait_until(lambda: not os.path.exists(f"/proc/{child}") or procfs.read_stat(child).is_dead)
+    wait_until(lambda: not facts.is_alive(child, None))
     assert only_we_reach(place, facts.scene())
 
 
