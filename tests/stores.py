@@ -1,0 +1,126 @@
+"""Tools for tests of the store: the checked-in stores, runs and endings to write, and programs that race."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+import subprocess
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kit import DATA, Processes
+
+from supervisor.models import Cause, Ending, Rank, RunStatus
+from supervisor.store import connection as connections
+from supervisor.store.recording import NewRun
+
+if TYPE_CHECKING:
+    from supervisor.process.stamp import StampColumns
+
+FIXTURES = ("bun-866ebbb", "node-866ebbb", "bun-cbaec88", "bun-866ebbb-wal", "bun-866ebbb-odd")
+"""The checked-in stores, as the original module wrote them."""
+
+SEED_OBJECTS = ("projects", "runs", "sqlite_sequence")
+
+
+def place(name: str, project: Path) -> Path:
+    """Make a copy of a checked-in store the store of ``project``; return its file."""
+    file = Path(connections.store_file(str(project)))
+    source = DATA / "stores" / name
+    if source.is_dir():
+        shutil.copytree(source, file.parent)
+    else:
+        file.parent.mkdir()
+        shutil.copyfile(source.with_name(f"{name}.sqlite"), file)
+    return file
+
+
+def seed_schema(file: Path) -> list[tuple[Any, ...]]:
+    """Return what ``sqlite_master`` holds of the original's tables and indexes, pages and text included."""
+    connection = sqlite3.connect(file)
+    try:
+        found = connection.execute("SELECT type, name, tbl_name, rootpage, sql FROM sqlite_master ORDER BY rowid")
+        return [row for row in found if row[2] in SEED_OBJECTS]
+    finally:
+        connection.close()
+
+
+def execute(project: Path, *statements: str) -> None:
+    """Change the store of ``project`` with a connection of one's own, as its maker may."""
+    connection = sqlite3.connect(connections.store_file(str(project)), isolation_level=None)
+    try:
+        for statement in statements:
+            connection.execute(statement)
+    finally:
+        connection.close()
+
+
+def stamp(pid: int, **columns: Any) -> StampColumns:
+    """Return the stamp of a process that need not exist."""
+    made: StampColumns = {
+        "host": "here",
+        "boot_id": "this boot",
+        "pid_ns": 4026531836,
+        "pid_ns_ticks": 1,
+        "time_ns": 4026531834,
+        "pid": pid,
+        "start_ticks": 4711,
+        "pidfd_inode": 99,
+        "started_at": int(time.time()) + 0.5,
+    }
+    made.update(columns)  # type: ignore[typeddict-item]  # the columns of the test's choice
+    return made
+
+
+def new_run(project: Path, token: str = "t1", pid: int = 4999001, **fields: Any) -> NewRun:  # noqa: S107  no password
+    """Return a run as a wrapper would begin it."""
+    known: dict[str, Any] = {
+        "directory": str(project),
+        "cli": "claude",
+        "args": ["--continue"],
+        "cwd": str(project),
+        "prompt": None,
+        "set_default": False,
+        "stamp": stamp(pid),
+        "owner": (4999000, 4242),
+    }
+    return NewRun(token=token, **{**known, **fields})
+
+
+def ending(rank: Rank = Rank.INFERENCE, **fields: Any) -> Ending:
+    """Return an ending; by default, that of a run that is lost."""
+    known: dict[str, Any] = {
+        "status": RunStatus.CRASHED,
+        "exit_code": None,
+        "cause": Cause.LOST,
+        "ended_at": 1_795_500_000.25,
+        "detected_at": 1_795_500_000.5,
+        "settled_by": "test",
+    }
+    return Ending(rank=rank, **{**known, **fields})
+
+
+def race(processes: Processes, code: str, *argvs: tuple[str, ...]) -> list[Any]:
+    """Run a program once for each list of arguments, all from the same moment on; return what each prints, as JSON.
+
+    The program starts when its standard input ends, before which it must print a line to say that it is up.
+    """
+    racers = [
+        processes.python(code, *argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        for argv in argvs
+    ]
+    for racer in racers:
+        assert racer.stdout is not None
+        racer.stdout.readline()
+    for racer in racers:
+        assert racer.stdin is not None
+        racer.stdin.close()
+        racer.stdin = None
+    outcomes = []
+    for racer in racers:
+        printed, complaints = racer.communicate(timeout=60)
+        assert (racer.returncode, complaints) == (0, "")
+        outcomes.append(json.loads(printed))
+    return outcomes
