@@ -79,6 +79,8 @@ def test_ending_carries_who_says_so_and_when() -> None:
     found = ending_of(0, rank=Rank.OWNER, ended_at=1.5, detected_at=2.5, settled_by="wrap", evidence={"source": "wait"})
     assert (found.rank, found.ended_at, found.detected_at, found.settled_by) == (Rank.OWNER, 1.5, 2.5, "wrap")
     assert found.evidence == {"source": "wait"}
+    assert found.status is RunStatus.COMPLETED, "nobody is its own owner unless so said"
+    assert ending(0).evidence == {}
 
 
 @pytest.mark.parametrize("cause", [Cause.LOST, Cause.REBOOTED, Cause.PID_REUSED])
@@ -87,6 +89,9 @@ def test_unknowable_status_is_a_crash_without_code(cause: Cause) -> None:
     found = ending_without_status(cause, detected_at=7.5, settled_by="scan")
     assert told(found) == (RunStatus.CRASHED, None, cause, None, None)
     assert (found.rank, found.ended_at, found.detected_at, found.settled_by) == (Rank.INFERENCE, 7.5, 7.5, "scan")
+    assert found.evidence == {}
+    shown = ending_without_status(cause, detected_at=7.5, settled_by="scan", evidence={"line": "F7"})
+    assert shown.evidence == {"line": "F7"}
 
 
 @pytest.mark.parametrize("code", [126, 127])
