@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sqlite3
 import subprocess
@@ -107,10 +108,9 @@ def race(processes: Processes, code: str, *argvs: tuple[str, ...]) -> list[Any]:
 
     The program starts when its standard input ends, before which it must print a line to say that it is up.
     """
-    racers = [
-        processes.python(code, *argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        for argv in argvs
-    ]
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    tools = {**os.environ, "PYTHONPATH": str(DATA.parent)}
+    racers = [processes.python(code, *argv, env=tools, **pipes) for argv in argvs]
     for racer in racers:
         assert racer.stdout is not None
         racer.stdout.readline()
