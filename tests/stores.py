@@ -103,14 +103,14 @@ def ending(rank: Rank = Rank.INFERENCE, **fields: Any) -> Ending:
     return Ending(rank=rank, **{**known, **fields})
 
 
-def race(processes: Processes, code: str, *argvs: tuple[str, ...]) -> list[Any]:
-    """Run a program once for each list of arguments, all from the same moment on; return what each prints, as JSON.
+def race(processes: Processes, *programs: tuple[str, ...]) -> list[Any]:
+    """Run Python programs, each with its arguments, all from the same moment on; return what each prints, as JSON.
 
-    The program starts when its standard input ends, before which it must print a line to say that it is up.
+    A program prints a line to say that it is up, and starts when its standard input ends.
     """
-    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    pipes: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
     tools = {**os.environ, "PYTHONPATH": str(DATA.parent)}
-    racers = [processes.python(code, *argv, env=tools, **pipes) for argv in argvs]
+    racers = [processes.python(*program, env=tools, **pipes) for program in programs]
     for racer in racers:
         assert racer.stdout is not None
         racer.stdout.readline()

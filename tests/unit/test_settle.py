@@ -216,7 +216,7 @@ def test_racing_settlers(project: Path, store: SupervisedStore, processes: Proce
         for number in range(300):
             recording.insert_run(connection, 4999001 + number, 1, [])
     store.close()
-    won = race(processes, RACES, *((str(project), name) for name in "abc"))
+    won = race(processes, *((RACES, str(project), name) for name in "abc"))
     assert sorted(chain.from_iterable(won)) == list(range(1, 301))
     by = dict(rows(project, "SELECT settled_by, count(*) FROM run_ending GROUP BY 1"))
     assert [by.get(name, 0) for name in "abc"] == [len(wins) for wins in won]

@@ -111,7 +111,7 @@ def test_several_processes_open_a_fresh_store_at_once(project: Path, processes: 
     """Whoever comes first, the tables are made once, and all go on."""
     if kind == "of the original":
         Original(project).close()
-    opened = race(processes, OPENS, *((str(project), f"/{number}") for number in range(6)))
+    opened = race(processes, *((OPENS, str(project), f"/{number}") for number in range(6)))
     assert opened == [NEWEST] * 6
     assert rows(project, "SELECT version FROM schema_migrations") == [(NEWEST,)]
     assert {f"/{number}" for number in range(6)} <= {name for (name,) in rows(project, "SELECT dir FROM projects")}
