@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 
+import psutil
 import pytest
 from kit import Processes, wait_until
 from nursery import Nursery, as_root, descriptors, hear, leaderless, linux, say, tells_exits
@@ -67,8 +68,15 @@ def test_live_process(processes: Processes) -> None:
     """A live process is seen with its stat, its pidfd and its birth."""
     before = time.time()
     process = processes.living()
-    seen, descriptor = look(process.pid)
+    asked = []
+
+    def open_pidfd(pid: int) -> int:
+        asked.append(pid)
+        return pidfd.open_pidfd(pid)
+
+    seen, descriptor = look(process.pid, open_pidfd=open_pidfd)
     assert descriptor is not None
+    assert asked == [process.pid]
     assert not pidfd.has_fired(descriptor)
     assert (seen.pid, seen.exists, seen.pidfd_inode) == (process.pid, True, pidfd.inode(descriptor))
     os.close(descriptor)
@@ -218,6 +226,8 @@ def test_exists(processes: Processes) -> None:
     assert exists(pid) is True
     nursery.reap(pid)
     assert exists(pid) is False
+    assert exists(1) is True
+    assert exists(2**31 - 1) is False
 
 
 @pytest.mark.parametrize("pid", [0, -1, -(2**31), 2**31, 2**40])
@@ -268,6 +278,53 @@ def test_scene_is_here() -> None:
     assert (scene.own_pid, scene.boot_id, scene.pid_max) == (os.getpid(), procfs.boot_id(), procfs.pid_max())
     assert scene.initial_pid_ns == (scene.pid_ns == facts.INITIAL_PID_NS)
     assert judge.screen(os.getpid(), None, scene) is not None
+
+
+def test_initial_namespace_is_the_kernel_s() -> None:
+    """The initial PID namespace is the one that the kernel's own threads can be seen in."""
+    assert facts.scene().initial_pid_ns == (procfs.status_field(2, b"Name:") == b"kthreadd")
+
+
+def test_scene_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is no ``/proc`` there are no namespaces, and process ids end where macOS ends them."""
+    monkeypatch.setattr(sys, "platform", "darwin")
+    scene = facts.scene()
+    assert (scene.pid_max, scene.initial_pid_ns) == (99999, True)
+
+
+def test_look_elsewhere(processes: Processes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is no ``/proc``, psutil tells the living, the zombies and the gone apart, and when they started."""
+    psutil.Process()
+    nursery = Nursery(processes)
+    before = time.time()
+    pid = nursery.born()
+    monkeypatch.setattr(sys, "platform", "darwin")
+    seen, descriptor = look(pid)
+    assert descriptor is None
+    assert (seen.pid, seen.exists, seen.pidfd_inode) == (pid, True, None)
+    assert seen.stat is not None
+    assert (seen.stat.state, seen.stat.ppid, seen.stat.start_ticks) == ("S", nursery.pid, 0)
+    assert seen.created is not None
+    assert before - 2 <= seen.created <= time.time() + 2
+    nursery.end(pid, 0)
+    zombie, _ = look(pid)
+    assert zombie.exists
+    assert zombie.stat is not None
+    assert zombie.stat.is_dead
+    nursery.reap(pid)
+    assert look(pid) == (judge.Facts(pid, False, None, None, None), None)
+
+
+def test_psutil_that_finds_no_process_proves_nothing(processes: Processes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where psutil raises NoSuchProcess for a live process, whether there is one is for kill(2) to say."""
+
+    def absent(pid: int) -> psutil.Process:
+        raise psutil.NoSuchProcess(pid)
+
+    process = processes.living()
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr(psutil, "Process", absent)
+    assert look(process.pid) == (judge.Facts(process.pid, True, None, None, None), None)
 
 
 @as_root
