@@ -1,22 +1,32 @@
-"""What the reading commands show, as data: runs across stores, their live verdicts, and the run that a word names."""
+"""What the reading commands show, as data: runs and projects across stores, live verdicts, and what a word names."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from supervisor import registry
 from supervisor.errors import NotFound, StoreError, StoreMissing
 from supervisor.models import ProjectSummary, RunDetail, RunStatus
-from supervisor.process.judge import Verdict
+from supervisor.process.judge import State, Verdict
 from supervisor.sight import see
 from supervisor.store.connection import store_file, translate
+from supervisor.store.store import Store
 from supervisor.store.supervision import SupervisedStore
 
-READ_TIMEOUT = 5.0
-"""Seconds that a reading command waits for a store's lock."""
+TIMEOUT = 5.0
+"""Seconds that a command waits for a store's lock."""
+
+_MOST_NAMED = 10
+"""So many matches are named in an error at most."""
+
+S = TypeVar("S", bound=Store)
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,45 +38,89 @@ class RunView:
     detail: RunDetail
     verdict: Verdict | None
 
+    @property
+    def key(self) -> tuple[str, int]:
+        """What tells this run from every other one."""
+        return self.directory, self.detail.run.id
+
+    @property
+    def may_run(self) -> bool:
+        """Whether its process may be alive: a row without a verdict was written after the last look."""
+        running = self.detail.run.status is RunStatus.RUNNING
+        return running and (self.verdict is None or self.verdict.state is not State.DEAD)
+
+
+@dataclass(frozen=True, slots=True)
+class ProjectView:
+    """A project as a person sees it: whose store keeps it, and how many of its running rows are of dead processes."""
+
+    directory: str
+    summary: ProjectSummary
+    unsettled: int
+
 
 @dataclass(slots=True)
 class Overview:
-    """Runs of several stores, and the stores that could not be read."""
+    """Runs of several stores, whether a limit has left out more, and the stores that could not be read."""
 
     runs: list[RunView] = field(default_factory=list)
     troubles: list[StoreError] = field(default_factory=list)
+    more: bool = False
+
+
+def here() -> str:
+    """Return the physical path of the current directory.
+
+    Raises:
+        NotFound: it has been removed.
+    """
+    try:
+        return os.path.realpath(os.curdir)
+    except FileNotFoundError:
+        raise NotFound("the current directory has been removed", "go to one that exists") from None
 
 
 def known_directories() -> list[str]:
     """Return the projects whose stores are registered, and the current directory if it has one."""
-    directories = {entry.dir for entry in registry.entries()}
-    here = os.path.realpath(os.curdir)
-    if os.path.lexists(store_file(here)):
-        directories.add(here)
+    directories = {os.path.realpath(entry.dir) for entry in registry.entries()}
+    with contextlib.suppress(NotFound):
+        if os.path.lexists(store_file(here())):
+            directories.add(here())
     return sorted(directories)
 
 
 def short_names(directories: Iterable[str]) -> dict[str, str]:
     """Return for each directory the shortest tail of its path that no other one ends with."""
-    directories = sorted(set(directories))
-    names = {}
-    for directory in directories:
-        parts = directory.strip("/").split("/")
-        tails = ["/".join(parts[-length:]) for length in range(1, len(parts) + 1)]
-        unique = (tail for tail in tails if sum(_ends_with(other, tail) for other in directories) == 1)
-        names[directory] = next(unique, directory)
-    return names
+    tails = {directory: _tails(directory) for directory in directories}
+    owners = Counter(tail for own in tails.values() for tail in own)
+    return {
+        directory: next((tail for tail in own if tail and owners[tail] == 1), directory)
+        for directory, own in tails.items()
+    }
 
 
-def opened(directory: str) -> SupervisedStore:
-    """Return a store opened for reading only.
+@contextlib.contextmanager
+def usable(store: S) -> Iterator[S]:
+    """Open a store for the block; what SQLite says of it there becomes a `StoreError`.
 
     Raises:
-        StoreError: it cannot be read.
+        StoreError: it cannot be opened, read or written.
     """
-    store = SupervisedStore(directory, read_only=True, timeout=READ_TIMEOUT)
-    _ = store.connection
-    return store
+    with store:
+        try:
+            _ = store.connection
+            yield store
+        except sqlite3.Error as error:
+            raise translate(store.directory, error) from error
+
+
+def trouble_of(directory: str) -> StoreError | None:
+    """Return why a store cannot be read, None for one that can."""
+    try:
+        with usable(_reader(directory)):
+            return None
+    except StoreError as error:
+        return error
 
 
 def runs_of(
@@ -88,40 +142,26 @@ def runs_of(
         limit: at most so many.
         names: short names of directories.
     """
-    overview = Overview()
     names = short_names(directories) if names is None else names
-    for directory in directories:
-        try:
-            with opened(directory) as store:
-                details = store.details(statuses=statuses, since=since, ended_since=ended_since, limit=limit)
-                overview.runs += _viewed(store, details, names[directory])
-        except StoreMissing:
-            continue
-        except StoreError as error:
-            overview.troubles.append(error)
-        except sqlite3.Error as error:
-            overview.troubles.append(translate(directory, error))
+    one_more = None if limit is None else limit + 1
+    runs, troubles = _of_each(
+        directories,
+        lambda store: _look(
+            store,
+            names[store.directory],
+            lambda: store.details(statuses=statuses, since=since, ended_since=ended_since, limit=one_more),
+            may_run=not statuses or RunStatus.RUNNING in statuses,
+        ),
+    )
     if len(directories) > 1:
-        overview.runs.sort(key=lambda view: view.detail.run.started_at or 0, reverse=True)
-    del overview.runs[limit if limit is not None else len(overview.runs) :]
-    return overview
+        runs.sort(key=lambda view: view.detail.run.started_at or 0, reverse=True)
+    return Overview(runs[:limit], troubles, more=limit is not None and len(runs) > limit)
 
 
-def projects_of(directories: Sequence[str]) -> tuple[list[tuple[str, ProjectSummary]], list[StoreError]]:
+def projects_of(directories: Sequence[str]) -> tuple[list[ProjectView], list[StoreError]]:
     """Return the projects in some stores with their counts, the most recently run first, and stores in trouble."""
-    found: list[tuple[str, ProjectSummary]] = []
-    troubles: list[StoreError] = []
-    for directory in directories:
-        try:
-            with opened(directory) as store:
-                found += [(directory, summary) for summary in store.project_summaries()]
-        except StoreMissing:
-            continue
-        except StoreError as error:
-            troubles.append(error)
-        except sqlite3.Error as error:
-            troubles.append(translate(directory, error))
-    found.sort(key=lambda item: item[1].project.last_run_at or 0, reverse=True)
+    found, troubles = _of_each(directories, _projects_in)
+    found.sort(key=lambda view: view.summary.project.last_run_at or 0, reverse=True)
     return found, troubles
 
 
@@ -132,21 +172,27 @@ def find_run(word: str) -> RunView:
         NotFound: no run matches, or several do.
         StoreError: the store cannot be read.
     """
-    if word.startswith("pid:"):
-        return _find_by_pid(word)
     project, hash_, number = word.rpartition("#")
-    directory = find_project(project) if hash_ else os.path.realpath(os.curdir)
-    with opened(directory) as store:
-        if word == ".":
-            details = store.details(limit=1)
-        elif number.isdecimal() and len(number) < 19:
-            details = store.details(run_id=int(number))
-        else:
-            raise NotFound(f"{word!r} names no run", "give an id, PROJECT#ID, pid:N, or . for the newest run here")
-        names = short_names({*known_directories(), directory})
-        views = _viewed(store, details, names[directory])
+    if not hash_ and word.startswith("pid:"):
+        return _find_by_pid(word)
+    if number != "." and not _is_number(number):
+        raise NotFound(f"{word!r} names no run", "give an id, PROJECT#ID, pid:N, or . for the newest run here")
+    directory = find_project(project) if project else here()
+    names = short_names({*known_directories(), directory})
+    try:
+        with usable(_reader(directory)) as store:
+            views = _look(
+                store,
+                names[directory],
+                lambda: store.details(limit=1) if number == "." else store.details(run_id=int(number)),
+            )
+    except StoreMissing:
+        raise NotFound(
+            f"there are no runs in {directory}", "name one by PROJECT#ID: agent-yes-supervise runs list --all"
+        ) from None
     if not views:
-        raise NotFound(f"there is no run {word} in {directory}", "see: agent-yes-supervise runs list")
+        what = "no run yet" if number == "." else f"no run {number}"
+        raise NotFound(f"there is {what} in {directory}", "see: agent-yes-supervise runs list --all")
     return views[0]
 
 
@@ -156,53 +202,132 @@ def find_project(word: str) -> str:
     Raises:
         NotFound: none matches, or several do.
     """
-    path = os.path.realpath(word)
+    path = os.path.realpath(word if os.path.isabs(word) else os.path.join(here(), word))
     directories = known_directories()
     if path in directories or os.path.lexists(store_file(path)):
         return path
-    matches = [directory for directory in directories if _ends_with(directory, word.strip("/"))]
+    matches = [known for known in directories if _is_tail(word, known)]
     if len(matches) == 1:
         return matches[0]
     if matches:
-        raise NotFound(f"{word!r} names several projects: {', '.join(matches)}", "give more of the path")
+        raise NotFound(f"{word!r} names several projects: {_listed(matches)}", "give more of the path")
     raise NotFound(f"{word!r} is no known project", "see: agent-yes-supervise projects list")
+
+
+def find_project_view(word: str | None) -> ProjectView:
+    """Return the project that a word names: the one of that directory, or else the only one that its store keeps.
+
+    Stores move with their directory and are copied, so a project may be kept in another one's store: there its own
+    path names it, or a tail of that.
+
+    Args:
+        word: as for `find_project`, or the path of a project; None for the current directory.
+
+    Raises:
+        NotFound: none matches, or several do.
+        StoreError: the store cannot be read.
+    """
+    try:
+        directory = here() if word is None else find_project(word)
+    except NotFound:
+        kept, _ = projects_of(known_directories())
+        found = [view for view in kept if word and _is_named(word, view.summary.project.dir)]
+        if not found:
+            raise
+    else:
+        kept, troubles = projects_of([directory])
+        if troubles:
+            raise troubles[0]
+        if not kept:
+            raise NotFound(f"there is no project in {directory}", "start an agent there: agent-yes-supervise wrap CLI")
+        found = [view for view in kept if view.summary.project.dir == directory] or kept
+    if len(found) > 1:
+        listed = _listed([view.summary.project.dir for view in found])
+        raise NotFound(f"{word or directory!r} names several projects: {listed}", "give the path of one")
+    return found[0]
 
 
 def _find_by_pid(word: str) -> RunView:
     number = word.removeprefix("pid:")
-    if not number.isdecimal() or len(number) > 18:
+    if not _is_number(number):
         raise NotFound(f"{word!r} names no process", "give pid:N with a number")
-    found = list(_all_with_pid(int(number)))
-    running = [view for view in found if view.detail.run.status is RunStatus.RUNNING]
-    matches = running or found
-    if len(matches) == 1:
-        return matches[0]
-    if not matches:
-        raise NotFound(f"no known run has pid {number}", "see: agent-yes-supervise ls")
-    listed = ", ".join(f"{view.name}#{view.detail.run.id}" for view in matches)
-    raise NotFound(f"several runs had pid {number}: {listed}", "name one of them")
-
-
-def _all_with_pid(pid: int) -> Iterator[RunView]:
     directories = known_directories()
     names = short_names(directories)
+    found, troubles = _of_each(
+        directories,
+        lambda store: _look(store, names[store.directory], lambda: store.details(pid=int(number))),
+    )
+    matches = [view for view in found if view.detail.run.status is RunStatus.RUNNING] or found
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        listed = _listed([f"{view.name}#{view.detail.run.id}" for view in matches])
+        raise NotFound(f"several runs had pid {number}: {listed}", "name one of them")
+    if troubles:
+        raise NotFound(
+            f"no run with pid {number} in the stores that can be read", "see: agent-yes-supervise stores list"
+        )
+    raise NotFound(f"no known run has pid {number}", "see: agent-yes-supervise runs list --all")
+
+
+def _reader(directory: str) -> SupervisedStore:
+    return SupervisedStore(directory, read_only=True, timeout=TIMEOUT)
+
+
+def _of_each(
+    directories: Sequence[str], read: Callable[[SupervisedStore], list[T]]
+) -> tuple[list[T], list[StoreError]]:
+    """Read some stores; what cannot be read is told, and does not hide the rest."""
+    found: list[T] = []
+    troubles: list[StoreError] = []
     for directory in directories:
         try:
-            with opened(directory) as store:
-                yield from _viewed(store, store.details(pid=pid), names[directory])
-        except (StoreError, sqlite3.Error):
+            with usable(_reader(directory)) as store:
+                found += read(store)
+        except StoreMissing:
             continue
+        except StoreError as error:
+            troubles.append(error)
+    return found, troubles
 
 
-def _viewed(store: SupervisedStore, details: Sequence[RunDetail], name: str) -> list[RunView]:
+def _look(
+    store: SupervisedStore, name: str, read: Callable[[], list[RunDetail]], *, may_run: bool = True
+) -> list[RunView]:
+    # Claims first: a row that is settled in between then shows its end, never "running" without a verdict.
+    claims = store.running_claims() if may_run else []
+    details = read()
     running = {detail.run.id for detail in details if detail.run.status is RunStatus.RUNNING}
     verdicts = {}
-    if running:
-        for sight in see(store, [claim for claim in store.running_claims() if claim.run_id in running]):
-            sight.close()
-            verdicts[sight.claim.run_id] = sight.verdict
+    for sight in see(store, [claim for claim in claims if claim.run_id in running]) if running else []:
+        sight.close()
+        verdicts[sight.claim.run_id] = sight.verdict
     return [RunView(store.directory, name, detail, verdicts.get(detail.run.id)) for detail in details]
 
 
-def _ends_with(directory: str, tail: str) -> bool:
-    return directory.strip("/") == tail or directory.endswith("/" + tail)
+def _projects_in(store: SupervisedStore) -> list[ProjectView]:
+    running = _look(store, "", lambda: store.details(statuses=(RunStatus.RUNNING,)))
+    dead = Counter(view.detail.run.project_id for view in running if not view.may_run)
+    return [ProjectView(store.directory, summary, dead[summary.project.id]) for summary in store.project_summaries()]
+
+
+def _tails(directory: str) -> list[str]:
+    parts = directory.strip("/").split("/")
+    return ["/".join(parts[-length:]) for length in range(1, len(parts) + 1)]
+
+
+def _is_tail(word: str, directory: str) -> bool:
+    return not os.path.isabs(word) and word.strip("/") in _tails(directory)
+
+
+def _is_named(word: str, directory: str) -> bool:
+    return directory == word.rstrip("/") or _is_tail(word, directory)
+
+
+def _is_number(word: str) -> bool:
+    return word.isascii() and word.isdecimal() and len(word) < 19
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = len(names) - _MOST_NAMED
+    return ", ".join(names[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")

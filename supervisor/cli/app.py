@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import logging
 import os
 import sqlite3
 import sys
@@ -19,8 +21,40 @@ from supervisor.errors import SuperviseError
 
 USER_ERROR, BUG, INTERRUPTED, BROKEN_PIPE = 1, 3, 130, 141
 
+_REMEDIES = {
+    errno.EACCES: "check its rights",
+    errno.EPERM: "check its rights",
+    errno.ENOSPC: "free some space on its disk",
+    errno.EDQUOT: "free some space on its disk",
+    errno.EMFILE: "raise the limit of open files: ulimit -n",
+}
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+
+class _ReaderGone(Exception):
+    """Nobody reads our output any more."""
+
+
+class _Commands(click.Group):
+    """The commands. ``| head -1`` must end them quietly, and as SIGPIPE would: click itself says 1."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run the command that the words name."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            raise _ReaderGone from None
+
+
+class _CleanLines(logging.Formatter):
+    """Warnings as our other lines on stderr: a path in them may hold what a terminal would obey."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        from supervisor.cli.output import clean  # noqa: PLC0415  rarely needed
+
+        return f"agent-yes-supervise: {clean(super().format(record))}"
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, "-V", "--version", prog_name="agent-yes-supervise")
 def cli() -> None:
     """Supervise AI agent CLIs: know what runs, how each run ended, and why."""
@@ -32,9 +66,16 @@ for _command in (wrap, daemon, scan, ls, runs, projects, stores):
 
 def run(words: list[str]) -> int:
     """Run a command line and return its exit code: 0, 1 a user's error, 2 usage, 3 a bug of ours, 130 Ctrl-C."""
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")  # stored text may hold what no terminal can show
+    _prepare_streams()
+    try:
+        return _answer(words)
+    except (_ReaderGone, BrokenPipeError):
+        return BROKEN_PIPE
+    finally:
+        _drop_unwritten()
+
+
+def _answer(words: list[str]) -> int:
     try:
         code = cli.main(args=words, prog_name="agent-yes-supervise", standalone_mode=False)
         sys.stdout.flush()
@@ -44,16 +85,12 @@ def run(words: list[str]) -> int:
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the flush at exit is silent
-        return BROKEN_PIPE
+        raise
     except (SuperviseError, sqlite3.Error, OSError) as error:
         click.echo(f"agent-yes-supervise: {_one_line(error)}", err=True)
         return USER_ERROR
     except Exception as error:  # noqa: BLE001  the boundary: a bug is reported, not shown as a traceback
-        from supervisor.cli.bug import report  # noqa: PLC0415  rarely needed
-
-        click.echo(f"agent-yes-supervise: this is a bug of ours ({type(error).__name__}: {error})", err=True)
-        click.echo(f"agent-yes-supervise: details are in {report(words)}", err=True)
+        _report_bug(words, error)
         return BUG
     return code if isinstance(code, int) else 0
 
@@ -64,5 +101,34 @@ def _one_line(error: Exception) -> str:
     if isinstance(error, SuperviseError):
         return clean(str(error))
     if isinstance(error, OSError) and error.strerror:
-        return clean(f"{error.filename or 'the system says'}: {error.strerror}")
+        remedy = _REMEDIES.get(error.errno or 0, "check the path and its rights")
+        return clean(f"{error.filename or 'the system refuses'}: {error.strerror}; {remedy}")
     return clean(f"a store cannot be used ({error}); see: agent-yes-supervise stores list")
+
+
+def _report_bug(words: list[str], error: Exception) -> None:
+    from supervisor.cli.bug import report  # noqa: PLC0415  rarely needed
+    from supervisor.cli.output import clean  # noqa: PLC0415  the same
+
+    what = clean(f"{type(error).__name__}: {error}")
+    click.echo(f"agent-yes-supervise: this is a bug of ours ({what}); please report it with {report(words)}", err=True)
+
+
+def _prepare_streams() -> None:
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by who started us, as by ``>&-``
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115  for as long as we live
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # stored text may hold what no terminal can show
+    if logging.lastResort is not None:
+        logging.lastResort.setFormatter(_CleanLines())
+
+
+def _drop_unwritten() -> None:
+    """Forget output that cannot be written: Python would try again at its end, and say so."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

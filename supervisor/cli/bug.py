@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import sqlite3
 import sys
@@ -16,24 +15,29 @@ from supervisor import __version__, paths
 def report(words: list[str]) -> str:
     """Write what a maintainer needs of the exception that is being handled; return the file's path.
 
-    The words of the command line are in it, but nothing of the environment.
+    The words of the command line are in it, but nothing of the environment. Where no file can be written, all of it
+    goes to stderr.
     """
-    lines = [
-        f"agent-yes-supervise {__version__}, Python {sys.version}",
-        f"{platform.platform()}, SQLite {sqlite3.sqlite_version}",
-        f"command: {words}",
-        "",
-        traceback.format_exc(),
-    ]
-    try:
-        folder = paths.log_dir()
-    except OSError:
-        folder = tempfile.gettempdir()
-    path = os.path.join(folder, f"bug-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log")
-    with open(path, "x", encoding="utf-8", errors="backslashreplace", opener=_private) as file:
-        file.write("\n".join(lines))
+    text = "\n".join(
+        (
+            f"agent-yes-supervise {__version__}, Python {sys.version}",
+            f"{platform.platform()}, SQLite {sqlite3.sqlite_version}",
+            f"command: {words}",
+            "",
+            traceback.format_exc(),
+        )
+    )
+    for folder in (paths.log_dir, tempfile.gettempdir):
+        try:
+            return _write(folder(), text)
+        except (OSError, ImportError):  # a broken installation is a bug too
+            continue
+    sys.stderr.write(text)
+    return "the lines above"
+
+
+def _write(folder: str, text: str) -> str:
+    descriptor, path = tempfile.mkstemp(".log", f"bug-{time.strftime('%Y%m%d-%H%M%S')}-", folder)
+    with open(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:
+        file.write(text)
     return path
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)

@@ -6,29 +6,34 @@ import time
 
 import click
 
-from supervisor.cli import output
-from supervisor.cli.options import json_option
+from supervisor.cli import output, texts
+from supervisor.cli.options import DEFAULT_LIMIT, json_option
 from supervisor.models import RunStatus
-from supervisor.process.judge import State
 from supervisor.views import Overview, RunView, known_directories, runs_of, short_names
 
 LATELY = 24 * 3600.0
 """Seconds for which an ended run is still shown."""
 
-_HEADINGS = ("RUN", "STATUS", "EXIT", "CAUSE", "PID", "WHEN", "COMMAND")
+_HEADINGS = ("RUN", "STATUS", "EXIT", "CAUSE", "PID", "SINCE", "COMMAND")
+_MORE = "More have ended in the last day: agent-yes-supervise runs list --all --since 1d"
+_NOTHING = "Nothing runs, and nothing ended badly in the last day. Start an agent: agent-yes-supervise wrap CLI"
+_NOTHING_AT_ALL = "Nothing runs, and nothing ended in the last day. Start an agent: agent-yes-supervise wrap CLI"
 
 
-@click.command
-@click.option("--all", "everything", is_flag=True, help="Show also what has ended well lately.")
+@click.command(short_help="Show what runs now, and what ended badly lately.")
+@click.option("--all", "everything", is_flag=True, help="Show also what has ended well in the last day.")
 @click.option("--watch", is_flag=True, help="Show it anew every second, until Ctrl-C.")
 @json_option
 def ls(everything: bool, watch: bool, as_json: bool) -> None:
     """Show what runs now, in all projects, and what ended badly in the last day."""
+    if watch and as_json:
+        raise click.UsageError("--watch and --json exclude each other")
     while True:
         overview = _overview(everything=everything)
         if watch:
             click.clear()
-        _show(overview, as_json=as_json)
+        empty = _NOTHING_AT_ALL if everything else _NOTHING
+        output.print_runs(overview, _HEADINGS, map(_row, overview.runs), as_json=as_json, empty=empty, more=_MORE)
         if not watch:
             return
         time.sleep(1)
@@ -37,45 +42,22 @@ def ls(everything: bool, watch: bool, as_json: bool) -> None:
 def _overview(*, everything: bool) -> Overview:
     directories = known_directories()
     names = short_names(directories)
-    ended = (RunStatus.FAILED, RunStatus.CRASHED, *((RunStatus.COMPLETED,) if everything else ()))
+    statuses = (RunStatus.FAILED, RunStatus.CRASHED, *((RunStatus.COMPLETED,) if everything else ()))
     running = runs_of(directories, statuses=(RunStatus.RUNNING,), names=names)
-    lately = runs_of(directories, statuses=ended, ended_since=time.time() - LATELY, names=names)
-    return Overview(running.runs + lately.runs, running.troubles)
-
-
-def _show(overview: Overview, *, as_json: bool) -> None:
-    if as_json:
-        output.print_json([output.run_as_json(view) for view in overview.runs])
-    elif overview.runs:
-        output.print_table(_HEADINGS, (_row(view) for view in overview.runs), status_column=1)
-        _explain(overview)
-    else:
-        click.echo(
-            "Nothing runs, and nothing ended badly in the last day. Start an agent: agent-yes-supervise wrap CLI"
-        )
-    output.print_troubles(overview.troubles)
+    ended = runs_of(directories, statuses=statuses, ended_since=time.time() - LATELY, names=names)
+    ended.runs.sort(key=lambda view: view.detail.run.ended_at or 0, reverse=True)
+    shown = {view.key: view for view in running.runs + ended.runs[:DEFAULT_LIMIT]}  # one may have ended in between
+    return Overview(list(shown.values()), running.troubles or ended.troubles, len(ended.runs) > DEFAULT_LIMIT)
 
 
 def _row(view: RunView) -> tuple[str, ...]:
     run = view.detail.run
-    when = run.ended_at if run.ended_at is not None else output.started_of(view)
     return (
         output.run_name(view),
-        output.status_text(view),
-        output.exit_text(view),
-        output.cause_text(view),
-        output.pid_text(view),
-        output.ago_text(when),
-        output.command_text(view),
+        texts.status_text(view),
+        texts.exit_text(view),
+        texts.cause_text(view),
+        texts.pid_text(view),
+        texts.ago_text(run.ended_at if run.ended_at is not None else texts.started_of(view)),
+        texts.command_text(view),
     )
-
-
-def _explain(overview: Overview) -> None:
-    """Say below the table why a running row is in doubt, and what to do about it."""
-    for view in overview.runs:
-        if view.verdict is not None and view.verdict.state is State.UNKNOWN:
-            click.echo(f"{output.clean(output.run_name(view))} is unknown: {view.verdict.reason}", err=True)
-    if any(view.verdict is not None and view.verdict.state is State.DEAD for view in overview.runs):
-        click.echo(
-            "Some runs have ended and are not settled yet: agent-yes-supervise scan, or start the daemon.", err=True
-        )

@@ -8,7 +8,19 @@ from datetime import datetime
 
 import click
 
+DEFAULT_LIMIT = 50
+"""Ended runs that a list shows unless it is told otherwise."""
+
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+limit_option = click.option(
+    "--limit",
+    type=click.IntRange(min=0),
+    default=DEFAULT_LIMIT,
+    show_default=True,
+    metavar="N",
+    help="Only the newest N runs; 0 for all.",
+)
 
 _SPAN = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}

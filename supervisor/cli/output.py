@@ -1,66 +1,203 @@
-"""Rendering: tables that fit the terminal, JSON with stable keys, and text that cannot speak to the terminal."""
+"""Printing: tables that fit the terminal, JSON with stable keys, and text that cannot speak to the terminal."""
 
 from __future__ import annotations
 
 import json
+import math
+import os
 import re
 import sys
-import time
 from collections.abc import Iterable, Sequence
-from datetime import datetime
 from typing import TYPE_CHECKING
 
 import click
 
-from supervisor.models import ProjectSummary, RunStatus
+from supervisor.models import RunStatus
 from supervisor.process.judge import State
-from supervisor.views import RunView
+from supervisor.views import Overview, ProjectView, RunView
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, ConsoleOptions, JustifyMethod, RenderResult
+    from rich.measure import Measurement
 
-_SPEAKS_TO_TERMINALS = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
-"""Control characters of ASCII and Latin-1, and those that turn the direction of text."""
+_SPEAKS_TO_TERMINALS = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Control characters of ASCII and Latin-1, those that break lines or turn the direction of text, and what is none."""
 
-_STYLES = {"completed": "green", "failed": "yellow", "crashed": "red", "running": "cyan", "unknown": "magenta"}
+_SHOWN_AS = {"\n": "\N{DOWNWARDS ARROW WITH CORNER LEFTWARDS}", "\t": " "}
+"""Prompts have lines and tabs; everything else that is taken out leaves a mark."""
+
+_STYLES = {"completed": "green", "failed": "yellow", "crashed": "red", "running": "cyan"}
+_DOUBTFUL = "magenta"
+
+_WIDEST = 10_000
+"""Columns of a table that goes to no terminal."""
+
+_NARROW = 100
+"""Columns of a terminal below which what can be spared is left out."""
+
+_DEEPEST = 20
+"""Levels of nested JSON of a store that are shown."""
 
 
 def clean(text: str) -> str:
     """Return text of a store without what a terminal would obey."""
-    return _SPEAKS_TO_TERMINALS.sub("\N{REPLACEMENT CHARACTER}", text)
+    return _SPEAKS_TO_TERMINALS.sub(lambda match: _SHOWN_AS.get(match[0], "\N{REPLACEMENT CHARACTER}"), text)
+
+
+def plain(value: object, depth: int = 0) -> object:
+    """Return data as strict JSON has it: what a store holds may be infinite, or nested without end."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, dict | list | tuple) and depth == _DEEPEST:
+        return "…"
+    if isinstance(value, dict):
+        return {name: plain(inner, depth + 1) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(inner, depth + 1) for inner in value]
+    return value
 
 
 def print_json(data: object) -> None:
-    """Print data as JSON, one document; characters that a terminal would obey are escaped."""
-    text = json.dumps(data, ensure_ascii=False, indent=2 if sys.stdout.isatty() else None)
+    """Print data as JSON, one document; characters that a terminal would obey, or stdout cannot show, are escaped."""
+    in_unicode = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+    text = json.dumps(plain(data), ensure_ascii=not in_unicode, indent=2 if sys.stdout.isatty() else None)
     click.echo(
         _SPEAKS_TO_TERMINALS.sub(lambda match: match[0] if match[0] == "\n" else f"\\u{ord(match[0]):04x}", text)
     )
 
 
-def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, status_column: int | None = None) -> None:
-    """Print a table that fits the terminal; where there is none, its full width and no colour."""
+def print_table(
+    headings: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    status: str | None = None,
+    tails: Sequence[str] = (),
+    numbers: Sequence[str] = (),
+    spare: Sequence[str] = (),
+) -> None:
+    """Print a table that fits the terminal, without empty columns; where there is none, all of it and no colour.
+
+    Args:
+        headings: of the columns; the last column is the first to be cut where room is short.
+        rows: the cells.
+        status: the column that is coloured by its first word.
+        tails: columns that are cut as well, at their beginning: names and paths.
+        numbers: columns that are aligned to the right.
+        spare: columns that a narrow terminal does not show.
+    """
     from rich.table import Table  # noqa: PLC0415  40 ms that only tables need
     from rich.text import Text  # noqa: PLC0415  the same
 
+    console = _console()
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in headings:
-        table.add_column(heading, no_wrap=True, overflow="ellipsis")
-    for row in rows:
-        cells = [Text(clean(cell)) for cell in row]
-        if status_column is not None:
-            word = row[status_column].split()[0].rstrip(",:?") if row[status_column] else ""
-            cells[status_column].stylize(_STYLES.get(word, ""))
-        table.add_row(*cells)
-    _console().print(table)
+    columns = dict(zip(headings, zip(*rows, strict=True), strict=True))
+    if sys.stdout.isatty():
+        left_out = spare if console.width < _NARROW else ()
+        columns = {name: cells for name, cells in columns.items() if any(cells) and name not in left_out}
+    cut = (*tails, next(reversed(columns)))
+    for name in columns:
+        justify: JustifyMethod = "right" if name in numbers else "left"
+        table.add_column(name, no_wrap=name not in cut, overflow="ellipsis", justify=justify)
+
+    def shown(name: str, cell: str) -> Text | _Tail:
+        text = clean(cell)
+        if name in tails:
+            return _Tail(text)
+        style = _STYLES.get(text.split(" ")[0], _DOUBTFUL) if name == status else ""
+        return Text(text[: console.width + 1], style, no_wrap=True, overflow="ellipsis")
+
+    for row in zip(*columns.values(), strict=True):
+        table.add_row(*map(shown, columns, row))
+    with console.capture() as captured:
+        console.print(table)
+    click.echo("\n".join(line.rstrip() for line in captured.get().rstrip("\n").split("\n")))
+
+
+class _Tail:
+    """Text of which the end is kept where it does not fit."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        from rich.cells import cell_len, chop_cells  # noqa: PLC0415  see print_table
+        from rich.text import Text  # noqa: PLC0415  the same
+
+        text, width = self._text, options.max_width
+        if cell_len(text) > width:
+            text = "…" + chop_cells(text[::-1], max(width - 1, 1))[0][::-1]
+        yield Text(text, no_wrap=True, overflow="crop")
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        from rich.cells import cell_len  # noqa: PLC0415  see print_table
+        from rich.measure import Measurement  # noqa: PLC0415  the same
+
+        return Measurement(1, min(max(cell_len(self._text), 1), options.max_width))
 
 
 def print_fields(fields: Iterable[tuple[str, str]]) -> None:
     """Print names and values, one pair a line."""
-    shown = [(name, clean(value)) for name, value in fields if value]
+    shown = [(clean(name), clean(value)) for name, value in fields if value]
     width = max((len(name) for name, _ in shown), default=0)
     for name, value in shown:
         click.echo(f"{name:<{width}}  {value}")
+
+
+def print_runs(
+    overview: Overview,
+    headings: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    as_json: bool,
+    empty: str,
+    more: str = "",
+) -> None:
+    """Print runs, and on stderr what a reader must know of them: doubts, what was left out, unreadable stores.
+
+    Args:
+        overview: the runs.
+        headings: of the table's columns.
+        rows: the table's cells.
+        as_json: whether to print JSON and no table.
+        empty: what to say where there is no run.
+        more: what to say where some have been left out.
+
+    Raises:
+        click.exceptions.Exit: there is nothing to show because of the trouble.
+    """
+    if overview.troubles and not overview.runs:
+        print_troubles(overview.troubles)
+        raise click.exceptions.Exit(1)
+    if as_json:
+        print_json([run_as_json(view) for view in overview.runs])
+    elif overview.runs:
+        print_table(headings, rows, status="STATUS", tails=("RUN",), numbers=("EXIT", "PID"), spare=("PID",))
+    else:
+        click.echo(empty, err=True)
+    if not as_json:
+        _print_doubts(overview.runs)
+    if overview.more:
+        click.echo(more, err=True)
+    print_troubles(overview.troubles)
+
+
+def _print_doubts(views: Sequence[RunView]) -> None:
+    """Say why running rows are in doubt, and what to do about it."""
+    doubts: dict[str, list[str]] = {}
+    for view in views:
+        if view.verdict is not None and view.verdict.state is State.UNKNOWN:
+            doubts.setdefault(view.verdict.reason, []).append(clean(run_name(view)))
+    for reason, names in doubts.items():
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        click.echo(f"unknown: {', '.join(names[:3])}{more}: {clean(reason)}", err=True)
+    print_unsettled(sum(view.verdict is not None and view.verdict.state is State.DEAD for view in views))
+
+
+def print_unsettled(number: int) -> None:
+    """Say how many running rows are of dead processes, and what to do about it."""
+    if number:
+        are = "is" if number == 1 else "are"
+        click.echo(f"Of the running, {number} {are} dead and not settled yet: agent-yes-supervise scan", err=True)
 
 
 def print_troubles(troubles: Iterable[Exception]) -> None:
@@ -76,7 +213,7 @@ def run_as_json(view: RunView) -> dict[str, object]:
         "id": run.id,
         "pid": run.pid,
         "project_id": run.project_id,
-        "status": run.status or run.junk.get("status"),
+        "status": run.status or _as_json(run.junk.get("status")),
         "exit_code": run.exit_code,
         "started_at": run.started_at,
         "ended_at": run.ended_at,
@@ -100,9 +237,9 @@ def run_as_json(view: RunView) -> dict[str, object]:
     }
 
 
-def project_as_json(store: str, summary: ProjectSummary) -> dict[str, object]:
-    """Return a project by the seed's column names, followed by its counts."""
-    project = summary.project
+def project_as_json(view: ProjectView) -> dict[str, object]:
+    """Return a project by the seed's column names, followed by its counts; ``unsettled`` rows are dead, not running."""
+    summary, project = view.summary, view.summary.project
     return {
         "id": project.id,
         "dir": project.dir,
@@ -111,98 +248,18 @@ def project_as_json(store: str, summary: ProjectSummary) -> dict[str, object]:
         "created_at": project.created_at,
         "updated_at": project.updated_at,
         "last_run_at": project.last_run_at,
-        "store": store,
+        "store": view.directory,
         "runs": sum(summary.counts.values()),
         "counts": {status.value: summary.counts.get(status, 0) for status in RunStatus},
+        "unsettled": view.unsettled,
         "success_rate": summary.success_rate,
+        "junk": {column: _as_json(value) for column, value in project.junk.items()} or None,
     }
 
 
 def run_name(view: RunView) -> str:
     """Return a run's name, as every command takes it."""
     return f"{view.name}#{view.detail.run.id}"
-
-
-def status_text(view: RunView) -> str:
-    """Return a run's status in a few words: for one that should be running, what is known of its process now."""
-    run, verdict = view.detail.run, view.verdict
-    if run.status is None:
-        return f"junk: {run.junk.get('status')}"
-    if verdict is None or verdict.state is State.ALIVE:
-        return run.status
-    if verdict.state is State.DEAD:
-        return "running? not settled yet"
-    return "unknown"
-
-
-def command_text(view: RunView) -> str:
-    """Return what was started, as it was typed."""
-    import shlex  # noqa: PLC0415  small, but not needed by most commands
-
-    run = view.detail.run
-    args = f"(junk: {run.junk['args']})" if "args" in run.junk else shlex.join(run.args)
-    return f"{view.detail.cli or '?'} {args}".strip()
-
-
-def pid_text(view: RunView) -> str:
-    """Return a run's pid, marked where it is none."""
-    run = view.detail.run
-    return f"junk: {run.junk['pid']!r}" if "pid" in run.junk else str(run.pid)
-
-
-def exit_text(view: RunView) -> str:
-    """Return the exit code as stored."""
-    code = view.detail.run.exit_code
-    return "" if code is None else str(code)
-
-
-def cause_text(view: RunView) -> str:
-    """Return why a run ended, or that its owner has overwritten what was settled."""
-    ending = view.detail.ending
-    if ending is None or view.detail.run.status is RunStatus.RUNNING:
-        return ""
-    return "(recorded by its owner)" if view.detail.overwritten else str(ending.cause)
-
-
-def started_of(view: RunView) -> float | None:
-    """Return when a run started, from its stamp where that knows better than the row."""
-    process = view.detail.process
-    return (process.stamp.started_at if process else None) or view.detail.run.started_at
-
-
-def clock_text(moment: float | None) -> str:
-    """Return a Unix time as local date and time, empty for none."""
-    if moment is None:
-        return ""
-    try:
-        return datetime.fromtimestamp(moment).astimezone().strftime("%Y-%m-%d %H:%M:%S")
-    except (ValueError, OverflowError, OSError):
-        return f"junk: {moment}"
-
-
-def ago_text(moment: float | None, now: float | None = None) -> str:
-    """Return how long ago a Unix time was."""
-    if moment is None:
-        return ""
-    past = (time.time() if now is None else now) - moment
-    return f"in {span_text(-past)}" if past < -1 else f"{span_text(past)} ago"
-
-
-def span_text(seconds: float) -> str:
-    """Return a duration in its two largest units."""
-    whole = max(0, int(seconds))
-    if whole < 60:
-        return f"{max(0.0, seconds):.1f}s" if seconds < 10 else f"{whole}s"
-    for name, size, small, part in (("d", 86400, "h", 3600), ("h", 3600, "m", 60), ("m", 60, "s", 1)):
-        if whole >= size:
-            return f"{whole // size}{name} {whole % size // part}{small}"
-    return ""
-
-
-def took_text(view: RunView) -> str:
-    """Return how long an ended run ran, empty where start or end are not known."""
-    started, ended = started_of(view), view.detail.run.ended_at
-    return "" if started is None or ended is None or ended < started - 1 else span_text(ended - started)
 
 
 def _as_json(value: object) -> object:
@@ -212,6 +269,8 @@ def _as_json(value: object) -> object:
 def _console() -> Console:
     from rich.console import Console  # noqa: PLC0415  see print_table
 
-    if sys.stdout.isatty():
-        return Console(highlight=False, emoji=False, markup=False)
-    return Console(highlight=False, emoji=False, markup=False, width=10_000, color_system=None)
+    if not sys.stdout.isatty():
+        return Console(highlight=False, emoji=False, markup=False, width=_WIDEST, color_system=None)
+    return Console(
+        highlight=False, emoji=False, markup=False, color_system=None if os.environ.get("NO_COLOR") else "auto"
+    )

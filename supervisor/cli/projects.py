@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
-import os
 import sys
 
 import click
 
-from supervisor.cli import output
+from supervisor.cli import output, texts
 from supervisor.cli.options import json_option
-from supervisor.errors import NotFound, SuperviseError
-from supervisor.models import ProjectSummary, RunStatus
-from supervisor.process.judge import State
+from supervisor.errors import SuperviseError
+from supervisor.models import RunStatus
 from supervisor.store.store import Store
-from supervisor.views import RunView, find_project, known_directories, projects_of, runs_of
+from supervisor.views import (
+    TIMEOUT,
+    ProjectView,
+    find_project_view,
+    known_directories,
+    projects_of,
+    runs_of,
+    usable,
+)
 
-_HEADINGS = ("PROJECT", "COMMAND", "RUNS", "RUNNING", "COMPLETED", "FAILED", "CRASHED", "SUCCESS", "LAST RUN")
+_COUNTS = ("RUNS", "RUNNING", "COMPLETED", "FAILED", "CRASHED")
+_HEADINGS = ("PROJECT", *_COUNTS, "SUCCESS", "LAST RUN", "STORE OF", "COMMAND")
 
 
 @click.group
 def projects() -> None:
-    """List and show projects."""
+    """List, show and delete projects."""
 
 
 @projects.command("list")
@@ -28,89 +35,101 @@ def projects() -> None:
 def list_(as_json: bool) -> None:
     """List all known projects, the most recently run first."""
     found, troubles = projects_of(known_directories())
+    if troubles and not found:
+        output.print_troubles(troubles)
+        raise click.exceptions.Exit(1)
     if as_json:
-        output.print_json([output.project_as_json(store, summary) for store, summary in found])
+        output.print_json([output.project_as_json(view) for view in found])
     elif found:
-        output.print_table(_HEADINGS, (_row(summary) for _, summary in found))
+        output.print_table(
+            _HEADINGS,
+            map(_row, found),
+            tails=("PROJECT", "STORE OF"),
+            numbers=(*_COUNTS, "SUCCESS"),
+            spare=("STORE OF", "COMMAND"),
+        )
+        output.print_unsettled(sum(view.unsettled for view in found))
     else:
-        click.echo("No projects yet. Start an agent in one: agent-yes-supervise wrap CLI")
+        click.echo("No projects are known yet. Start an agent in one: agent-yes-supervise wrap CLI", err=True)
     output.print_troubles(troubles)
 
 
-@projects.command
+@projects.command(short_help="Show a project: its command, counts, success rate.")
 @click.argument("project", required=False)
 @json_option
 def show(project: str | None, as_json: bool) -> None:
     """Show PROJECT (by default the current directory): its command, counts, success rate and last run."""
-    found = _in_store(project)
+    view = find_project_view(project)
     if as_json:
-        output.print_json([output.project_as_json(store, summary) for store, summary in found])
-        return
-    for _, summary in found:
-        output.print_fields(_fields(summary))
+        output.print_json(output.project_as_json(view))
+    else:
+        output.print_fields(_fields(view))
+        output.print_unsettled(view.unsettled)
 
 
-@projects.command
+@projects.command(short_help="Delete a project and the record of its runs.")
 @click.argument("project")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--force", is_flag=True, help="Also if some of its runs may still be running.")
 def rm(project: str, yes: bool, force: bool) -> None:
     """Delete PROJECT with all its runs from its store. Its files and agents are left alone."""
-    directory = find_project(project)
-    alive = [view for view in runs_of([directory], statuses=(RunStatus.RUNNING,)).runs if _may_run(view)]
+    view = find_project_view(project)
+    alive = _alive(view)
     if alive and not force:
-        raise SuperviseError(f"{len(alive)} of its runs may still be running", "end them first, or use --force")
-    doomed = [summary.project for _, summary in _in_store(directory) if summary.project.dir == directory]
-    if not doomed:
-        raise NotFound(f"the store of {directory} has no project of that directory", "see: projects show")
+        which = "one of its runs" if alive == 1 else f"{alive} of its runs"
+        raise SuperviseError(f"{which} may still be running", "end them first, or use --force")
     if not yes:
-        if not sys.stdin.isatty():
-            raise SuperviseError("this deletes the project's history", "say so with --yes")
-        click.confirm(f"Delete the history of {output.clean(directory)}?", abort=True, err=True)
-    with Store(directory, create=False) as store:
-        store.delete_project(doomed[0].id)
-    click.echo(f"deleted {output.clean(directory)}", err=True)
+        _ask(view)
+    with usable(Store(view.directory, create=False, timeout=TIMEOUT)) as store:
+        store.delete_project(view.summary.project.id)
+    click.echo(f"deleted {output.clean(view.summary.project.dir)}", err=True)
 
 
-def _in_store(project: str | None) -> list[tuple[str, ProjectSummary]]:
-    directory = find_project(project) if project is not None else os.path.realpath(os.curdir)
-    found, troubles = projects_of([directory])
-    if troubles:
-        raise troubles[0]
-    if not found:
-        raise NotFound(f"there is no project in {directory}", "start an agent there: agent-yes-supervise wrap CLI")
-    return found
+def _ask(view: ProjectView) -> None:
+    runs = sum(view.summary.counts.values())
+    what = f"{output.clean(view.summary.project.dir)} with the record of {runs} run{'' if runs == 1 else 's'}"
+    if not sys.stdin.isatty():
+        raise SuperviseError(f"this deletes {what}", "say so with --yes")
+    if not click.confirm(f"Delete {what}?", err=True):
+        raise SuperviseError("nothing has been deleted")
 
 
-def _may_run(view: RunView) -> bool:
-    return view.verdict is not None and view.verdict.state is not State.DEAD
+def _alive(view: ProjectView) -> int:
+    running = runs_of([view.directory], statuses=(RunStatus.RUNNING,)).runs
+    return sum(run.may_run and run.detail.run.project_id == view.summary.project.id for run in running)
 
 
-def _row(summary: ProjectSummary) -> tuple[str, ...]:
-    project, counts = summary.project, summary.counts
+def _row(view: ProjectView) -> tuple[str, ...]:
+    project, counts = view.summary.project, view.summary.counts
     return (
         project.dir,
-        project.cmd,
         str(sum(counts.values())),
         *(str(counts.get(status, 0)) for status in RunStatus),
-        _percent(summary.success_rate),
-        output.ago_text(project.last_run_at),
+        texts.percent_text(view.summary.success_rate),
+        texts.ago_text(project.last_run_at),
+        _store_of(view),
+        project.cmd,
     )
 
 
-def _fields(summary: ProjectSummary) -> list[tuple[str, str]]:
-    project, counts = summary.project, summary.counts
+def _store_of(view: ProjectView) -> str:
+    """Return whose store keeps a project, empty where it is its own: a directory may have been moved or copied."""
+    return "" if view.summary.project.dir == view.directory else view.directory
+
+
+def _fields(view: ProjectView) -> list[tuple[str, str]]:
+    project, counts = view.summary.project, view.summary.counts
+    junk = sum(counts.values()) - sum(counts.get(status, 0) for status in RunStatus)
     return [
         ("project", project.dir),
+        ("store of", _store_of(view)),
         ("command", project.cmd),
         ("prompt", project.prompt or ""),
-        ("created", output.clock_text(project.created_at)),
-        ("last run", output.clock_text(project.last_run_at)),
+        ("created", texts.when_text(project.created_at)),
+        ("last run", texts.when_text(project.last_run_at)),
         ("runs", str(sum(counts.values()))),
         *((status.value, str(counts.get(status, 0))) for status in RunStatus),
-        ("success rate", _percent(summary.success_rate)),
+        ("junk status", str(junk or "")),
+        ("success rate", texts.percent_text(view.summary.success_rate)),
+        *((f"junk {column}", repr(value)) for column, value in project.junk.items()),
     ]
-
-
-def _percent(rate: float | None) -> str:
-    return "" if rate is None else f"{rate:.0%}"

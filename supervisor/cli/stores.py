@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
+
 import click
 
 from supervisor import registry
-from supervisor.cli import output
+from supervisor.cli import output, texts
 from supervisor.cli.options import json_option
-from supervisor.registry import Entry
+from supervisor.errors import NotFound, StoreError
+from supervisor.registry import Entry, Origin
+from supervisor.views import find_project, trouble_of
+
+_HEADINGS = ("STORE OF", "KNOWN BY", "SINCE", "TRUSTED", "TROUBLE")
 
 
 @click.group
@@ -18,50 +24,71 @@ def stores() -> None:
 @stores.command("list")
 @json_option
 def list_(as_json: bool) -> None:
-    """List the known stores."""
-    entries = registry.entries()
+    """List the known stores, and which of them cannot be read."""
+    found = [(entry, trouble_of(entry.dir)) for entry in registry.entries()]
     if as_json:
-        output.print_json([_as_json(entry) for entry in entries])
-    elif entries:
-        rows = (
-            (entry.dir, entry.origin, output.ago_text(entry.added_at), "" if entry.exists else "missing")
-            for entry in entries
-        )
-        output.print_table(("STORE OF", "KNOWN BY", "SINCE", "TROUBLE"), rows)
+        output.print_json([_as_json(entry, trouble) for entry, trouble in found])
+    elif found:
+        output.print_table(_HEADINGS, (_row(entry, trouble) for entry, trouble in found), tails=("STORE OF",))
     else:
-        click.echo("No stores are known yet. Add one: agent-yes-supervise stores add DIR, or start an agent with wrap")
+        hint = "Add one: agent-yes-supervise stores add DIR. An agent under wrap makes its own known."
+        click.echo(f"No stores are known yet. {hint}", err=True)
 
 
-@stores.command
-@click.argument("directory", required=False, type=click.Path(exists=True, file_okay=False))
-@click.option("--scan", metavar="DIR", type=click.Path(exists=True, file_okay=False), help="Add all stores below DIR.")
+@stores.command(short_help="Add a store and trust it, or find stores.")
+@click.argument("directory", required=False)
+@click.option("--scan", metavar="DIR", help="Add all stores below DIR.")
 def add(directory: str | None, scan: str | None) -> None:
     """Add the store of DIRECTORY, and with it trust the command stored there; or find stores with --scan."""
     if (directory is None) == (scan is None):
         raise click.UsageError("give either a directory or --scan DIR")
-    if directory is not None:
-        click.echo(f"added {output.clean(registry.add_by_hand(directory).dir)}")
-        return
-    found = [registry.add(project, registry.Origin.FOUND) for project in registry.scan(scan or "")]
-    for entry in found:
-        click.echo(f"added {output.clean(entry.dir)}")
-    if not found:
-        click.echo(f"There is no store below {output.clean(scan or '')}.")
+    if scan is not None:
+        _add_below(scan)
+    elif directory is not None:
+        trouble = trouble_of(directory)
+        if trouble is not None:
+            raise trouble
+        click.echo(f"added {output.clean(registry.add_by_hand(directory).dir)}", err=True)
 
 
-@stores.command
+@stores.command(short_help="Take a store from the registry.")
 @click.argument("directory")
 def forget(directory: str) -> None:
-    """Take the store of DIRECTORY from the registry; the store itself stays."""
-    registry.forget(directory)
-    click.echo(f"forgot {output.clean(directory)}")
+    """Take the store of DIRECTORY from the registry. The store stays; a run that begins there makes it known again."""
+    found = directory if registry.get(directory) else find_project(directory)
+    registry.forget(found)
+    click.echo(f"forgot {output.clean(os.path.realpath(found))}", err=True)
 
 
-def _as_json(entry: Entry) -> dict[str, object]:
+def _add_below(folder: str) -> None:
+    if not os.path.isdir(folder):
+        raise NotFound(f"there is no directory {folder}", "check the path")
+    found = new = 0
+    for directory in registry.scan(os.path.realpath(folder)):
+        found += 1
+        if registry.get(directory) is None:
+            new += 1
+            click.echo(f"added {output.clean(registry.add(directory, Origin.FOUND).dir)}", err=True)
+    stores = "1 store" if found == 1 else f"{found} stores"
+    click.echo(f"{stores} below {output.clean(os.path.realpath(folder))}, {new} of them new", err=True)
+
+
+def _row(entry: Entry, trouble: StoreError | None) -> tuple[str, ...]:
+    return (
+        entry.dir,
+        entry.origin,
+        texts.ago_text(entry.added_at),
+        "yes" if entry.trusted else "no",
+        trouble.message if trouble else "",
+    )
+
+
+def _as_json(entry: Entry, trouble: StoreError | None) -> dict[str, object]:
     return {
         "dir": entry.dir,
         "origin": entry.origin,
         "added_at": entry.added_at,
         "exists": entry.exists,
         "trusted": entry.trusted,
+        "trouble": trouble.message if trouble else None,
     }
