@@ -16,18 +16,27 @@ from supervisor.store.store import Store
 log = logging.getLogger(__name__)
 
 _WHOLE_SECONDS, _MILLISECONDS = 1.0, 0.002
-_MATCHED = frozenset({"F15", "F19"})
-"""Verdicts that show a row to be of our PID namespace, and with it the other rows of its store."""
+
+CLOSE = 60.0
+"""Seconds between a row's start and its process's within which they show that both are of one PID namespace.
+
+A process much older than the row may be it, but the pids of a container's rows are low, and its host's low ones are all
+taken by old processes.
+"""
 
 
 @dataclass(slots=True)
 class Sight:
-    """A row's claim with the verdict on it; ``facts`` and ``descriptor`` (a pidfd) where its process was looked at."""
+    """A row's claim with the verdict on it; ``facts`` and ``descriptor`` (a pidfd) where its process was looked at.
+
+    ``matched`` says that row and process fit so well that the store's rows must be of our PID namespace.
+    """
 
     claim: Claim
     verdict: Verdict
     facts: Facts | None = None
     descriptor: int | None = None
+    matched: bool = False
 
     def close(self) -> None:
         """Close the pidfd, for those who do not go on to watch it."""
@@ -63,10 +72,12 @@ def see(
             sights.append(Sight(claim, Verdict(State.UNKNOWN, "-", "it cannot be judged: see the log")))
     unproven = [sight for sight in sights if sight.verdict.line == "F8" or _is_unproven_zombie(sight)]
     if unproven:
-        matched = matched_before or any(sight.verdict.line in _MATCHED for sight in sights)
-        if matched or namespace.only_we_reach(store.directory, scene):
+        matched = matched_before or any(sight.matched for sight in sights)
+        if (matched and not namespace.on_shared_file_system(store.directory)) or namespace.only_we_reach(
+            store.directory, scene
+        ):
             for sight in unproven:
-                sight.verdict = _judge(store, sight.claim, sight.facts, scene, proven=True)
+                sight.verdict = _judge_proven(store, sight, scene)
     return sights
 
 
@@ -82,14 +93,29 @@ def _see_one(store: Store, claim: Claim, scene: Scene, look: Callable[[int], tup
     if screened is not None:
         return Sight(claim, screened)
     assert isinstance(claim.pid, int)  # noqa: S101  screened
+    start = _start(store, claim)
     seen, descriptor = look(claim.pid)
-    proven = stamp is not None and None not in (stamp.pid_ns, stamp.boot_id)  # equal to ours: F2, F3
-    return Sight(claim, _judge(store, claim, seen, scene, proven=proven), seen, descriptor)
+    proven = stamp is not None and _is_of(scene, stamp)
+    verdict = judge.judge(stamp, start, seen, scene, namespace_proven=proven)
+    return Sight(claim, verdict, seen, descriptor, verdict.line == "F15" or _is_close(verdict, start, seen))
 
 
-def _judge(store: Store, claim: Claim, seen: Facts | None, scene: Scene, *, proven: bool) -> Verdict:
-    assert seen is not None  # noqa: S101  only rows that were looked at come here
-    return judge.judge(stamp_in_force(claim), _start(store, claim), seen, scene, namespace_proven=proven)
+def _judge_proven(store: Store, sight: Sight, scene: Scene) -> Verdict:
+    assert sight.facts is not None  # noqa: S101  only rows that were looked at come here
+    stamp, start = stamp_in_force(sight.claim), _start(store, sight.claim)
+    return judge.judge(stamp, start, sight.facts, scene, namespace_proven=True)
+
+
+def _is_of(scene: Scene, stamp: Stamp) -> bool:
+    """Tell whether a stamp is known to be of our boot and PID namespace."""
+    ours = (scene.boot_id, scene.pid_ns)
+    return None not in ours and (stamp.boot_id, stamp.pid_ns) == ours
+
+
+def _is_close(verdict: Verdict, start: Start | None, seen: Facts) -> bool:
+    if verdict.line != "F19" or start is None or seen.created is None:
+        return False
+    return start.at - seen.created < CLOSE
 
 
 def _is_unproven_zombie(sight: Sight) -> bool:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @click.command
 @click.option(
     "--sweep-every",
-    type=click.FloatRange(min=0.1),
+    type=click.FloatRange(min=0.1, max=86400),
     default=30.0,
     show_default=True,
     metavar="SECONDS",
@@ -53,11 +53,30 @@ def scan(directory: str | None, no_wait: bool, as_json: bool) -> None:
     _print_as_json(result) if as_json else _print(result)
 
 
+class _CleanFormatter(logging.Formatter):
+    """Keeps what comes from a store from speaking to the terminal, or from making up lines of its own."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  logging's name
+        from supervisor.cli.output import clean  # noqa: PLC0415  only supervising needs it
+
+        return clean(super().formatMessage(record))
+
+
 def _log_to_stderr(level: int) -> None:
-    under_journal = "JOURNAL_STREAM" in os.environ  # the journal has times of its own
-    form = "%(levelname)s %(message)s" if under_journal else "%(asctime)s %(levelname)s %(message)s"
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format=form)
+    handler = logging.StreamHandler(sys.stderr)
+    form = "%(levelname)s %(message)s" if _writes_to_journal() else "%(asctime)s %(levelname)s %(message)s"
+    handler.setFormatter(_CleanFormatter(form))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger("supervisor").setLevel(level)
+
+
+def _writes_to_journal() -> bool:
+    """Tell whether stderr is the journal, which has times of its own (systemd.exec(5), JOURNAL_STREAM)."""
+    try:
+        status = os.fstat(2)
+    except OSError:
+        return False
+    return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
 
 
 def _print(result: ScanResult) -> None:

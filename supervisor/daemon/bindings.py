@@ -17,7 +17,7 @@ STOPPED_OWNER_GRACE = 30.0
 """The same for an owner that is stopped, by Ctrl-Z or a debugger."""
 
 UNKNOWN_WRITER_GRACE = 1.0
-"""Seconds that the parent of a foreign run has to record a plain exit 0."""
+"""Seconds that the parent of a foreign run has to record what may have been a plain exit 0."""
 
 REAP_GRACE = 1.0
 """Seconds to wait for the reap of a zombie whose exit status is hidden from us until then."""
@@ -73,7 +73,7 @@ class Bound:
                 return 0
             allowed = STOPPED_OWNER_GRACE if self.owner.is_stopped else OWNER_GRACE
             return max(0, allowed - waited)
-        if status == 0 and self.parent is not None and self.parent.lives:
+        if status in (0, None) and self.parent is not None and self.parent.lives:
             return max(0, UNKNOWN_WRITER_GRACE - waited)
         return 0
 
@@ -136,7 +136,7 @@ def bind(sight: Sight) -> Bound:
         claim=sight.claim,
         process=Identity(sight.facts.pid, stat.start_ticks if stat else None),
         polled=sight.descriptor is None,
-        identified=sight.verdict.line != "F22",
+        identified=sight.verdict.identified,
         line=sight.verdict.line,
         owner=owner,
         parent=parent,

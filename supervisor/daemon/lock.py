@@ -24,7 +24,7 @@ class DaemonLock:
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             holder = _holder(os.pread(self._descriptor, 4096, 0))
             os.close(self._descriptor)
             raise DaemonRunning(f"a daemon is running already{holder}", "one looks after all your stores") from None

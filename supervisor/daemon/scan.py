@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import resource
 import select
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from supervisor.daemon.store_runs import Means, Settled
+from supervisor.daemon.store_runs import RETRY, Means, Settled
 from supervisor.daemon.supervisor import Supervisor
 from supervisor.models import Claim
 from supervisor.process.judge import Verdict
+
+log = logging.getLogger(__name__)
 
 PATIENCE = 45.0
 """Seconds after which what still waits is reported as pending: longer than any grace and second look."""
@@ -41,7 +44,7 @@ def scan(directories: Iterable[str], *, waits: bool = True) -> ScanResult:
     supervisor.tick(sweep=True)
     supervisor.on_exits()
     end = time.monotonic() + PATIENCE
-    while waits and (due := supervisor.next_due()) is not None and due < end:
+    while waits and (due := _next_due(supervisor)) is not None and due < end:
         ready, _, _ = select.select([supervisor.means.exits], [], [], max(0, due - time.monotonic()))
         if ready:
             supervisor.on_exits()
@@ -50,5 +53,16 @@ def scan(directories: Iterable[str], *, waits: bool = True) -> ScanResult:
         result.pending += [(directory, claim) for claim in store.waiting()]
         result.unknown += [(directory, run_id, verdict) for run_id, verdict in store.unknown.items()]
         result.alive += store.alive
+        if store.watch.is_locked:
+            log.warning("%s is locked by another process: its runs have not been looked at", store.watch.store.path)
     supervisor.close()
     return result
+
+
+def _next_due(supervisor: Supervisor) -> float | None:
+    """Return when something comes due, the next try to read a locked store included."""
+    due = supervisor.next_due()
+    if any(store.watch.is_locked for store in supervisor.stores.values()):
+        again = time.monotonic() + RETRY
+        return again if due is None else min(due, again)
+    return due

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from supervisor import sight
-from supervisor.daemon.bindings import REAP_GRACE, Bound, Dying, Suspect, Unwritten, bind, polled_exit
+from supervisor.daemon.bindings import REAP_GRACE, Bound, Dying, Identity, Suspect, Unwritten, bind, polled_exit
 from supervisor.daemon.watch import StoreWatch
 from supervisor.ending import ending_without_status
 from supervisor.models import Claim, Ending
@@ -96,6 +96,8 @@ class StoreRuns:
         self._dying: dict[int, Dying] = {}
         self._suspects: dict[int, Suspect] = {}
         self._unwritten: dict[int, Unwritten] = {}
+        self._unkept: dict[int, StampColumns] = {}
+        """Stamps that could not be written yet."""
         self._late: dict[int, Bound] = {}
         """Settled as lost, while their zombie may still tell the exit status at its reap."""
 
@@ -112,7 +114,7 @@ class StoreRuns:
     @property
     def alive(self) -> int:
         """The number of runs whose process lives."""
-        return len(self._bound) - len(self._dying)
+        return len(self._bound.keys() - self._dying.keys() - self.unknown.keys())
 
     def reconcile(self) -> None:
         """Bring what is known into line with what the store says runs; judge what is new, and what is unknown."""
@@ -128,6 +130,8 @@ class StoreRuns:
         new = [claim for run_id, claim in rows.items() if run_id not in known]
         if new:
             self._first_sight(new, running=len(rows))
+        if self._unkept and self.watch.keep_stamps(list(self._unkept.items()), by=self._means.settled_by):
+            self._unkept.clear()
         if not rows:
             self.watch.rest()
 
@@ -137,14 +141,15 @@ class StoreRuns:
         Otherwise it waits for its owner to record it, or for its exit status to show.
         """
         now = self._means.clock()
-        late = self._late.pop(run_id, None)
+        bound, dying, late = self._bound.get(run_id), self._dying.get(run_id), self._late.get(run_id)
+        if not ended.final and (dying or late):
+            return []  # a sweep has asked again, and it is still a zombie
         if late is not None:
+            del self._late[run_id]
             self._means.exits.forget(self._key(run_id))
             return [] if ended.status is None else [(late.claim, self._ending(late, ended, detected_at))]
-        bound = self._bound.get(run_id)
         if bound is None:
             return []
-        dying = self._dying.get(run_id)
         if dying is not None:
             dying.exit = ended
             dying.due = now + bound.grace(ended.status, now - dying.since)
@@ -207,7 +212,7 @@ class StoreRuns:
         tried = {run_id: unwritten.wait for run_id, unwritten in self._unwritten.items()}
         for index, (claim, ending) in enumerate(endings):
             dying = self._dying.get(claim.run_id)
-            if dying is not None and not dying.exit.final and written is not None:
+            if dying is not None and not dying.exit.final and (written is None or written[index]):
                 self._late[claim.run_id] = dying.bound
             self.forget(claim.run_id)
             if written is None:
@@ -223,6 +228,8 @@ class StoreRuns:
         self._bound.pop(run_id, None)
         self._dying.pop(run_id, None)
         self._unwritten.pop(run_id, None)
+        self._unkept.pop(run_id, None)
+        self.unknown.pop(run_id, None)
         suspect = self._suspects.pop(run_id, None)
         if suspect is not None:
             suspect.sight.close()
@@ -231,7 +238,10 @@ class StoreRuns:
         self._means.exits.forget(OwnerKey(self._key(run_id)))
 
     def close(self) -> None:
-        """Let go of all runs and of the store."""
+        """Let go of all runs and of the store, after a last try to write what could not be written."""
+        self.settle([(item.claim, item.ending) for item in self._unwritten.values()])
+        for item in self._unwritten.values():
+            log.warning("%s#%s has ended, but that cannot be written", self.watch.directory, item.claim.run_id)
         for run_id in (*self._late, *self._known()):
             self._late.pop(run_id, None)
             self.forget(run_id)
@@ -249,8 +259,18 @@ class StoreRuns:
         }
 
     def _see(self, claims: Iterable[Claim]) -> list[Sight]:
-        means = self._means
-        return sight.see(self.watch.store, claims, matched_before=self._matched, scene=means.scene, look=means.look)
+        store, scene = self.watch.store, self._means.scene
+        sights = sight.see(store, claims, matched_before=self._matched, scene=scene, look=self._look)
+        self._matched = self._matched or any(seen.matched for seen in sights)
+        return sights
+
+    def _look(self, pid: int) -> tuple[Facts, int | None]:
+        """Look at a process, and keep its pidfd if descriptors are not running out."""
+        seen, descriptor = self._means.look(pid)
+        if descriptor is not None and descriptor >= self._means.fd_limit - FD_RESERVE:
+            os.close(descriptor)
+            descriptor = None
+        return seen, descriptor
 
     def _first_sight(self, claims: list[Claim], *, running: int) -> None:
         sights, now = self._see(claims), self._means.clock()
@@ -258,31 +278,37 @@ class StoreRuns:
         mass = len(doubtful) > MASS and len(doubtful) * 2 > running
         for seen in doubtful:
             self._suspects[seen.claim.run_id] = Suspect(seen, now, now + (MASS_LOOK if mass else SECOND_LOOK))
-        self._bind([seen for seen in sights if seen.verdict.bind])
         for seen in sights:
+            if seen.verdict.bind:
+                self._bind(seen)
             if seen.verdict.state is State.UNKNOWN:
                 self._note_unknown(seen)
+            else:
+                self.unknown.pop(seen.claim.run_id, None)
             if not seen.verdict.bind and seen.verdict.certain:
                 seen.close()
         certain = [seen for seen in sights if seen.verdict.state is State.DEAD and seen.verdict.certain]
         self.settle([(seen.claim, self._inferred(seen)) for seen in certain])
 
-    def _bind(self, sights: list[Sight]) -> None:
-        stamps: list[tuple[int, StampColumns]] = []
-        for seen in sights:
-            if seen.descriptor is not None and seen.descriptor >= self._means.fd_limit - FD_RESERVE:
-                seen.close()
-            run_id, bound = seen.claim.run_id, bind(seen)
-            self._bound[run_id] = bound
-            self._matched = self._matched or bound.identified
-            log.debug("watching %s#%s: %s, %s", self.watch.directory, run_id, bound.process, seen.verdict.reason)
-            if seen.claim.process is None and bound.identified:
-                stamps.append((run_id, stamp_of(bound.process.pid, seen.descriptor)))
-            if seen.descriptor is not None:
-                process = bound.process
-                self._means.exits.watch(self._key(run_id), seen.descriptor, process.pid, process.start_ticks)
-        if stamps:
-            self.watch.keep_stamps(stamps)
+    def _bind(self, seen: Sight) -> None:
+        run_id, bound = seen.claim.run_id, bind(seen)
+        self._bound[run_id] = bound
+        self._late.pop(run_id, None)
+        log.debug("watching %s#%s: %s, %s", self.watch.directory, run_id, bound.process, seen.verdict.reason)
+        if seen.claim.process is None and bound.identified:
+            self._unkept[run_id] = stamp_of(bound.process.pid, seen.descriptor)
+        if seen.descriptor is not None:
+            bound.polled = not self._watch(self._key(run_id), seen.descriptor, bound.process)
+
+    def _watch(self, key: Key | OwnerKey, descriptor: int, process: Identity) -> bool:
+        """Give a pidfd to be waited for; tell whether the kernel had room for it."""
+        try:
+            self._means.exits.watch(key, descriptor, process.pid, process.start_ticks)
+        except OSError as error:
+            os.close(descriptor)
+            log.debug("cannot wait for pid %s: %s", process.pid, error)
+            return False
+        return True
 
     def _note_unknown(self, seen: Sight) -> None:
         run_id, verdict = seen.claim.run_id, seen.verdict
@@ -298,10 +324,10 @@ class StoreRuns:
             return
         try:
             descriptor = pidfd.open_pidfd(owner.pid)
-        except OSError:
+        except (OSError, OverflowError):  # the store may say that anything is the owner
             return  # the grace runs out all the same
         if owner.lives:
-            self._means.exits.watch(OwnerKey(self._key(run_id)), descriptor, owner.pid, owner.start_ticks)
+            self._watch(OwnerKey(self._key(run_id)), descriptor, owner)
         else:
             os.close(descriptor)
 
@@ -360,6 +386,7 @@ class StoreRuns:
         if grace > 0:
             self._bound[second.claim.run_id] = bound
             self._dying[second.claim.run_id] = Dying(bound, ended, suspect.since, time.time(), now + grace)
+            self._watch_owner(second.claim.run_id, bound)
             return []
         return [(second.claim, self._ending(bound, ended, time.time()))]
 

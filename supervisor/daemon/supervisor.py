@@ -6,11 +6,15 @@ both do what has come due. The daemon calls them from its loop, `scan` from a fe
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from supervisor.daemon.store_runs import Key, Means, OwnerKey, StoreRuns
 from supervisor.models import Claim, Ending
+
+log = logging.getLogger(__name__)
 
 
 class Supervisor:
@@ -19,6 +23,7 @@ class Supervisor:
     def __init__(self, means: Means | None = None) -> None:
         self.means = means or Means()
         self.stores: dict[str, StoreRuns] = {}
+        self._broken: dict[str, str] = {}
 
     @property
     def alive(self) -> int:
@@ -29,9 +34,11 @@ class Supervisor:
         """Look after the stores of exactly these projects from now on."""
         wanted = set(directories)
         for directory in self.stores.keys() - wanted:
-            self.stores.pop(directory).close()
+            with self._guarded(directory):
+                self.stores.pop(directory).close()
         for directory in sorted(wanted - self.stores.keys()):
-            self.stores[directory] = StoreRuns(directory, self.means)
+            with self._guarded(directory):
+                self.stores[directory] = StoreRuns(directory, self.means)
 
     def tick(self, *, sweep: bool = False) -> None:
         """Look at the stores that have changed and at processes without pidfd, and do what has come due.
@@ -41,28 +48,32 @@ class Supervisor:
         """
         if sweep:
             self.means.exits.rearm()
-        for store in self.stores.values():
-            if store.watch.changed() or sweep:
-                store.reconcile()
-            store.poll()
-            store.do_what_is_due()
+        for directory, store in self.stores.items():
+            with self._guarded(directory):
+                if store.watch.changed() or sweep:
+                    store.reconcile()
+                store.poll()
+                store.do_what_is_due()
 
     def on_exits(self) -> None:
         """Take the exits that the kernel tells of: settle at once what can be, one transaction a store."""
         detected_at = time.time()
         endings: dict[str, list[tuple[Claim, Ending]]] = {}
         for ended in self.means.exits.take():
-            if isinstance(ended.key, OwnerKey):
-                directory, run_id = ended.key.run
-                self.stores[directory].note_owner_exit(run_id)
-            elif isinstance(ended.key, Key):
-                directory, run_id = ended.key
-                found = self.stores[directory].note_exit(run_id, ended, detected_at)
-                endings.setdefault(directory, []).extend(found)
-        for directory, batch in endings.items():
-            self.stores[directory].settle(batch)
-        for store in self.stores.values():
-            store.do_what_is_due()
+            run = ended.key.run if isinstance(ended.key, OwnerKey) else ended.key
+            assert isinstance(run, Key)  # noqa: S101  nothing else is watched
+            store = self.stores.get(run.directory)
+            if store is None:
+                continue
+            with self._guarded(run.directory):
+                if run is ended.key:
+                    endings.setdefault(run.directory, []).extend(store.note_exit(run.run_id, ended, detected_at))
+                else:
+                    store.note_owner_exit(run.run_id)
+        for directory, store in self.stores.items():
+            with self._guarded(directory):
+                store.settle(endings.get(directory, []))
+                store.do_what_is_due()
 
     def next_due(self) -> float | None:
         """Return when, on the clock, something comes due; None when nothing waits."""
@@ -73,3 +84,13 @@ class Supervisor:
         """Let go of all processes and stores."""
         self.follow(())
         self.means.exits.close()
+
+    @contextlib.contextmanager
+    def _guarded(self, directory: str) -> Iterator[None]:
+        """Let no store keep the daemon from the others, whatever is wrong with it; log what is, once."""
+        try:
+            yield
+        except Exception as error:
+            if self._broken.get(directory) != repr(error):
+                self._broken[directory] = repr(error)
+                log.exception("%s cannot be looked after", directory)

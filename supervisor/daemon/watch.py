@@ -6,18 +6,20 @@ import logging
 import os
 import sqlite3
 import time
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, TypeVar
 
 from supervisor.errors import StoreBusy, StoreError, StoreMissing
 from supervisor.models import Claim, Ending
-from supervisor.store.connection import is_lock, store_file, translate
+from supervisor.store.connection import store_file, translate
 from supervisor.store.supervision import SupervisedStore
 
 if TYPE_CHECKING:
     from supervisor.process.stamp import StampColumns
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 LOCK_WAIT = 0.1
 """Seconds to wait for a store's lock: the other stores must not wait for one that is held. What fails is retried."""
@@ -28,8 +30,9 @@ _SETTLES_WITHIN_NS = 50_000_000
 class Changes:
     """Tells whether files have changed since it was last asked, by stat(2) alone.
 
-    A file that changed within the clock's coarseness before the last look counts as changed again: a later write may
-    bear the same time (as in git's index, "racy").
+    It goes by the ctime: that of a file put back by ``cp -p``, or made writable, is new where the mtime is not. A file
+    that changed within the clock's coarseness before the last look counts as changed again: a later write may bear the
+    same time (as in git's index, "racy").
     """
 
     def __init__(self, *paths: str) -> None:
@@ -47,8 +50,8 @@ class Changes:
             except OSError:
                 seen.append(None)
                 continue
-            seen.append((status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns))
-            racy = racy or abs(now - status.st_mtime_ns) < _SETTLES_WITHIN_NS
+            seen.append((status.st_dev, status.st_ino, status.st_size, status.st_ctime_ns))
+            racy = racy or abs(now - status.st_ctime_ns) < _SETTLES_WITHIN_NS
         changed = self._racy or self._last != tuple(seen)
         self._last, self._racy = tuple(seen), racy
         return changed
@@ -60,50 +63,52 @@ class StoreWatch:
     def __init__(self, directory: str) -> None:
         self.directory = directory
         self.store = SupervisedStore(directory, create=False, timeout=LOCK_WAIT)
+        self.is_locked = False
+        """Whether a lock has kept us from reading what has changed."""
         self._file = store_file(directory)
         self._changes = Changes(self._file, f"{self._file}-wal")
         self._inode: tuple[int, int] | None = None
-        self._trouble = ""
-        self._unread = False
-        """Whether a lock has kept us from reading what has changed."""
+        self._troubles: dict[str, str] = {}
 
     def changed(self) -> bool:
         """Tell whether the store may have new rows since this was last asked."""
-        return self._changes() or self._unread
+        return self._changes() or self.is_locked
 
     def claims(self) -> list[Claim] | None:
         """Return what the running rows claim, None where the store cannot be read now."""
-        try:
-            self._follow_the_file()
-            claims = self.store.running_claims()
-            self._unread = False
-        except (StoreError, sqlite3.Error) as error:
-            self._complain(error)
-            return None
-        if self._trouble:
-            log.info("%s can be used again", self._file)
-            self._trouble = ""
-        return claims
+        return self._try("read", self.store.running_claims)
 
     def settle(self, endings: Sequence[tuple[Claim, Ending]]) -> list[bool] | None:
         """Write endings by compare-and-set; None where the store cannot be written now."""
-        try:
-            return self.store.settle(endings)
-        except (StoreError, sqlite3.Error) as error:
-            self._complain(error)
-            return None
+        return self._try("written", lambda: self.store.settle(endings))
 
-    def keep_stamps(self, stamps: Sequence[tuple[int, StampColumns]]) -> None:
-        """Keep stamps, if the store can be written; the next sight of the row tries again otherwise."""
-        try:
-            self.store.keep_stamps(stamps, by="daemon")
-        except (StoreError, sqlite3.Error) as error:
-            self._complain(error)
+    def keep_stamps(self, stamps: Sequence[tuple[int, StampColumns]], *, by: str) -> bool:
+        """Keep stamps; tell whether the store could be written."""
+
+        def keep() -> bool:
+            self.store.keep_stamps(stamps, by=by)
+            return True
+
+        return self._try("written", keep) is not None
 
     def rest(self) -> None:
         """Close the connection: an idle store keeps none."""
         self.store.close()
         self._inode = None
+
+    def _try(self, done: str, action: Callable[[], T]) -> T | None:
+        """Act on the store that stands there now; log what keeps it from being read or written, and when that ends."""
+        try:
+            self._follow_the_file()
+            result = action()
+        except (StoreError, sqlite3.Error) as error:
+            self._complain(done, error)
+            return None
+        if done == "read":
+            self.is_locked = False
+        if self._troubles.pop(done, None):
+            log.info("%s can be %s again", self._file, done)
+        return result
 
     def _follow_the_file(self) -> None:
         """Open anew if another file stands where the store was: an open connection would go on with the old one."""
@@ -117,15 +122,16 @@ class StoreWatch:
             self.rest()
         self._inode = inode
 
-    def _complain(self, error: StoreError | sqlite3.Error) -> None:
-        busy = isinstance(error, StoreBusy) or (isinstance(error, sqlite3.Error) and is_lock(error))
+    def _complain(self, done: str, error: StoreError | sqlite3.Error) -> None:
         if isinstance(error, sqlite3.Error):
             error = translate(self.directory, error)
-        self._unread = busy
-        if not busy:
-            self.rest()
-        if str(error) == self._trouble:
+        if isinstance(error, StoreBusy):  # soon over, and tried again until it is
+            self.is_locked = self.is_locked or done == "read"
+            log.debug("%s", error)
             return
-        self._trouble = str(error)
-        level = logging.DEBUG if busy else logging.INFO if isinstance(error, StoreMissing) else logging.WARNING
-        log.log(level, "%s", error)
+        self.rest()
+        if done == "read":
+            self.is_locked = False
+        known, self._troubles[done] = str(error) in self._troubles.values(), str(error)
+        if not known:
+            log.log(logging.INFO if isinstance(error, StoreMissing) else logging.WARNING, "%s", error)

@@ -1,0 +1,212 @@
+"""Whether a store may have news, by stat(2) alone."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from kit import Original, wait_until
+
+from supervisor import paths, registry
+from supervisor.daemon.watch import Changes, StoreWatch
+from supervisor.registry import Origin
+
+
+def settled(changes: Callable[[], bool]) -> Callable[[], bool]:
+    """Return it once it tells of no change any more."""
+    wait_until(lambda: not changes())
+    return changes
+
+
+def test_a_quiet_file_is_news_once(tmp_path: Path) -> None:
+    """The first look is news; after that an unchanged file is none."""
+    file = tmp_path / "file"
+    file.write_text("x")
+    changes = Changes(str(file))
+    assert changes()
+    settled(changes)
+    assert [changes() for _ in range(3)] == [False] * 3
+
+
+def test_a_write_in_the_same_tick_of_the_clock_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A write that leaves size and time as they were is seen, if it came in the instant of the last look."""
+    file = tmp_path / "file"
+    file.write_text("x")
+    changes = settled(Changes(str(file)))
+    found = os.stat(file)
+    monkeypatch.setattr(os, "stat", lambda _: found)
+    monkeypatch.setattr(time, "time_ns", lambda: found.st_ctime_ns + 1_000_000)
+    assert not changes(), "the look itself, in the instant of the file's last write"
+    assert changes(), "what was written after that look has the same time"
+    monkeypatch.setattr(time, "time_ns", lambda: found.st_ctime_ns + 1_000_000_000)
+    assert changes(), "the last look was still in that instant"
+    assert not changes()
+
+
+def test_a_file_put_back_with_its_old_times_is_seen(tmp_path: Path) -> None:
+    """Content of the same size under the same modification time is news all the same."""
+    file = tmp_path / "file"
+    file.write_text("x")
+    os.utime(file, ns=(1, 1))
+    changes = settled(Changes(str(file)))
+    with file.open("r+") as writer:
+        writer.write("y")
+    os.utime(file, ns=(1, 1))
+    assert changes()
+
+
+def test_a_change_of_rights_is_seen(tmp_path: Path) -> None:
+    """A file that may be written again is news."""
+    file = tmp_path / "file"
+    file.write_text("x")
+    changes = settled(Changes(str(file)))
+    file.chmod(0o400)
+    assert changes()
+
+
+def test_a_replaced_file_is_seen(tmp_path: Path) -> None:
+    """Another file of the same size and age in the place of the first is news."""
+    file, other = tmp_path / "file", tmp_path / "other"
+    file.write_text("x")
+    other.write_text("x")
+    changes = settled(Changes(str(file)))
+    os.replace(other, file)
+    assert changes()
+
+
+def test_a_file_that_vanishes_and_comes_back_is_seen(tmp_path: Path) -> None:
+    """Its end and its return are news, its absence is not."""
+    file, aside = tmp_path / "file", tmp_path / "aside"
+    file.write_text("x")
+    changes = settled(Changes(str(file)))
+    file.rename(aside)
+    assert changes()
+    assert not changes()
+    aside.rename(file)
+    assert changes()
+
+
+def test_one_of_several_files_is_enough(tmp_path: Path) -> None:
+    """A change of any of them is news."""
+    one, two = tmp_path / "one", tmp_path / "two"
+    changes = settled(Changes(str(one), str(two)))
+    two.write_text("")
+    assert changes()
+
+
+def test_commits_to_the_wal_are_seen(project: Path) -> None:
+    """Every commit of another connection is news, whichever file it goes to."""
+    with Original(project) as original:
+        watch = StoreWatch(str(project))
+        for _ in range(5):
+            settled(watch.changed)
+            original.create_run(1)
+            assert watch.changed()
+        settled(watch.changed)
+        original.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        original.create_run(1)
+        assert watch.changed()
+
+
+def test_commits_without_a_wal_are_seen(project: Path) -> None:
+    """A store in a rollback journal mode is followed too."""
+    with Original(project) as original:
+        original.connection.execute("PRAGMA journal_mode = DELETE")
+        watch = StoreWatch(str(project))
+        settled(watch.changed)
+        original.create_run(1)
+        assert watch.changed()
+
+
+def test_our_own_reading_is_no_news(project: Path) -> None:
+    """Opening, reading and closing an idle store does not make it look changed: that would never end."""
+    with Original(project):
+        pass
+    watch = StoreWatch(str(project))
+    assert watch.claims() == []
+    watch.rest()
+    settled(watch.changed)
+    assert watch.claims() == []
+    watch.rest()
+    assert not watch.changed()
+
+
+def test_a_store_that_a_lock_kept_from_being_read_stays_news(project: Path) -> None:
+    """As long as another process keeps the store to itself, the next look is worth while; and then no more."""
+    with Original(project) as original:
+        original.connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+        original.create_run(1)
+        watch = StoreWatch(str(project))
+        assert watch.claims() is None
+        settled(watch._changes)
+        assert watch.changed()
+        assert watch.changed()
+    assert watch.claims() is not None
+    settled(watch.changed)
+    watch.rest()
+
+
+def test_entries_of_the_registry_are_seen(project: Path, tmp_path: Path) -> None:
+    """A store that becomes known, and one that is forgotten, change the registry's folder."""
+    changes = settled(Changes(paths.registry_dir()))
+    registry.add(str(project), Origin.ADDED)
+    assert changes()
+    settled(changes)
+    registry.forget(str(project))
+    assert changes()
+
+
+def test_trouble_is_told_once_and_when_it_ends(project: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A damaged store is one warning however often it is looked at, and one line when it can be used again."""
+    with Original(project):
+        pass
+    file = project / ".agent-yes" / "store.sqlite"
+    good = file.read_bytes()
+    file.write_bytes(b"no database" * 1000)
+    watch = StoreWatch(str(project))
+    caplog.set_level("INFO", "supervisor")
+    assert [watch.claims() for _ in range(3)] == [None] * 3
+    assert watch.settle([]) is None
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "damaged" in caplog.text
+    caplog.clear()
+    file.write_bytes(good)
+    assert watch.claims() == []
+    assert watch.claims() == []
+    assert watch.settle([]) == []
+    assert [record.levelname for record in caplog.records] == ["INFO", "INFO"]
+    watch.rest()
+
+
+def test_a_lock_is_no_trouble(project: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A store that is locked for a moment says nothing in the log."""
+    with Original(project) as original:
+        watch = StoreWatch(str(project))
+        assert watch.claims() == []
+        caplog.set_level("INFO", "supervisor")
+        original.connection.execute("BEGIN IMMEDIATE")
+        assert watch.settle([]) is None
+        original.connection.execute("ROLLBACK")
+        assert watch.settle([]) == []
+        watch.rest()
+    assert not caplog.records
+
+
+def test_endings_go_to_the_store_that_stands_there(project: Path) -> None:
+    """A store that has been replaced since it was read is the one that is written to."""
+    with Original(project):
+        pass
+    watch = StoreWatch(str(project))
+    assert watch.claims() == []
+    file = project / ".agent-yes" / "store.sqlite"
+    other = file.with_name("other.sqlite")
+    sqlite3.connect(file).execute("VACUUM INTO ?", (str(other),)).connection.close()
+    os.replace(other, file)
+    before = watch.store.connection
+    assert watch.settle([]) == []
+    assert watch.store.connection is not before
+    watch.rest()
