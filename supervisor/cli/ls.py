@@ -7,6 +7,7 @@ import time
 import click
 
 from supervisor.cli import output, texts
+from supervisor.cli.listing import print_runs
 from supervisor.cli.options import DEFAULT_LIMIT, json_option
 from supervisor.models import RunStatus
 from supervisor.views import Overview, RunView, known_directories, runs_of, short_names
@@ -33,7 +34,7 @@ def ls(everything: bool, watch: bool, as_json: bool) -> None:
         if watch:
             click.clear()
         empty = _NOTHING_AT_ALL if everything else _NOTHING
-        output.print_runs(overview, _HEADINGS, map(_row, overview.runs), as_json=as_json, empty=empty, more=_MORE)
+        print_runs(overview, _HEADINGS, map(_row, overview.runs), as_json=as_json, empty=empty, more=_MORE)
         if not watch:
             return
         time.sleep(1)

@@ -1,39 +1,23 @@
-"""Printing: tables that fit the terminal, JSON with stable keys, and text that cannot speak to the terminal."""
+"""What goes to the terminal or a pipe: text that cannot speak to a terminal, and JSON with stable keys."""
 
 from __future__ import annotations
 
 import json
 import math
-import os
 import re
 import sys
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
 
 import click
 
 from supervisor.models import RunStatus
-from supervisor.process.judge import State
-from supervisor.views import Overview, ProjectView, RunView
-
-if TYPE_CHECKING:
-    from rich.console import Console, ConsoleOptions, JustifyMethod, RenderResult
-    from rich.measure import Measurement
+from supervisor.views import ProjectView, RunView
 
 _SPEAKS_TO_TERMINALS = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 """Control characters of ASCII and Latin-1, those that break lines or turn the direction of text, and what is none."""
 
 _SHOWN_AS = {"\n": "\N{DOWNWARDS ARROW WITH CORNER LEFTWARDS}", "\t": " "}
 """Prompts have lines and tabs; everything else that is taken out leaves a mark."""
-
-_STYLES = {"completed": "green", "failed": "yellow", "crashed": "red", "running": "cyan"}
-_DOUBTFUL = "magenta"
-
-_WIDEST = 10_000
-"""Columns of a table that goes to no terminal."""
-
-_NARROW = 100
-"""Columns of a terminal below which what can be spared is left out."""
 
 _DEEPEST = 20
 """Levels of nested JSON of a store that are shown."""
@@ -66,131 +50,12 @@ def print_json(data: object) -> None:
     )
 
 
-def print_table(
-    headings: Sequence[str],
-    rows: Iterable[Sequence[str]],
-    *,
-    status: str | None = None,
-    tails: Sequence[str] = (),
-    numbers: Sequence[str] = (),
-    spare: Sequence[str] = (),
-) -> None:
-    """Print a table that fits the terminal, without empty columns; where there is none, all of it and no colour.
-
-    Args:
-        headings: of the columns; the last column is the first to be cut where room is short.
-        rows: the cells.
-        status: the column that is coloured by its first word.
-        tails: columns that are cut as well, at their beginning: names and paths.
-        numbers: columns that are aligned to the right.
-        spare: columns that a narrow terminal does not show.
-    """
-    from rich.table import Table  # noqa: PLC0415  40 ms that only tables need
-    from rich.text import Text  # noqa: PLC0415  the same
-
-    console = _console()
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    columns = dict(zip(headings, zip(*rows, strict=True), strict=True))
-    if sys.stdout.isatty():
-        left_out = spare if console.width < _NARROW else ()
-        columns = {name: cells for name, cells in columns.items() if any(cells) and name not in left_out}
-    cut = (*tails, next(reversed(columns)))
-    for name in columns:
-        justify: JustifyMethod = "right" if name in numbers else "left"
-        table.add_column(name, no_wrap=name not in cut, overflow="ellipsis", justify=justify)
-
-    def shown(name: str, cell: str) -> Text | _Tail:
-        text = clean(cell)
-        if name in tails:
-            return _Tail(text)
-        style = _STYLES.get(text.split(" ")[0], _DOUBTFUL) if name == status else ""
-        return Text(text[: console.width + 1], style, no_wrap=True, overflow="ellipsis")
-
-    for row in zip(*columns.values(), strict=True):
-        table.add_row(*map(shown, columns, row))
-    with console.capture() as captured:
-        console.print(table)
-    click.echo("\n".join(line.rstrip() for line in captured.get().rstrip("\n").split("\n")))
-
-
-class _Tail:
-    """Text of which the end is kept where it does not fit."""
-
-    def __init__(self, text: str) -> None:
-        self._text = text
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        from rich.cells import cell_len, chop_cells  # noqa: PLC0415  see print_table
-        from rich.text import Text  # noqa: PLC0415  the same
-
-        text, width = self._text, options.max_width
-        if cell_len(text) > width:
-            text = "…" + chop_cells(text[::-1], max(width - 1, 1))[0][::-1]
-        yield Text(text, no_wrap=True, overflow="crop")
-
-    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
-        from rich.cells import cell_len  # noqa: PLC0415  see print_table
-        from rich.measure import Measurement  # noqa: PLC0415  the same
-
-        return Measurement(1, min(max(cell_len(self._text), 1), options.max_width))
-
-
 def print_fields(fields: Iterable[tuple[str, str]]) -> None:
     """Print names and values, one pair a line."""
     shown = [(clean(name), clean(value)) for name, value in fields if value]
     width = max((len(name) for name, _ in shown), default=0)
     for name, value in shown:
         click.echo(f"{name:<{width}}  {value}")
-
-
-def print_runs(
-    overview: Overview,
-    headings: Sequence[str],
-    rows: Iterable[Sequence[str]],
-    *,
-    as_json: bool,
-    empty: str,
-    more: str = "",
-) -> None:
-    """Print runs, and on stderr what a reader must know of them: doubts, what was left out, unreadable stores.
-
-    Args:
-        overview: the runs.
-        headings: of the table's columns.
-        rows: the table's cells.
-        as_json: whether to print JSON and no table.
-        empty: what to say where there is no run.
-        more: what to say where some have been left out.
-
-    Raises:
-        click.exceptions.Exit: there is nothing to show because of the trouble.
-    """
-    if overview.troubles and not overview.runs:
-        print_troubles(overview.troubles)
-        raise click.exceptions.Exit(1)
-    if as_json:
-        print_json([run_as_json(view) for view in overview.runs])
-    elif overview.runs:
-        print_table(headings, rows, status="STATUS", tails=("RUN",), numbers=("EXIT", "PID"), spare=("PID",))
-    else:
-        click.echo(empty, err=True)
-    if not as_json:
-        _print_doubts(overview.runs)
-    if overview.more:
-        click.echo(more, err=True)
-    print_troubles(overview.troubles)
-
-
-def _print_doubts(views: Sequence[RunView]) -> None:
-    """Say why running rows are in doubt, and what to do about it."""
-    doubts: dict[str, list[str]] = {}
-    for view in views:
-        if view.verdict is not None and view.verdict.state is State.UNKNOWN:
-            doubts.setdefault(view.verdict.reason, []).append(clean(run_name(view)))
-    for reason, names in doubts.items():
-        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-        click.echo(f"unknown: {', '.join(names[:3])}{more}: {clean(reason)}", err=True)
-    print_unsettled(sum(view.verdict is not None and view.verdict.state is State.DEAD for view in views))
 
 
 def print_unsettled(number: int) -> None:
@@ -264,13 +129,3 @@ def run_name(view: RunView) -> str:
 
 def _as_json(value: object) -> object:
     return value if isinstance(value, str | int | float | None) else repr(value)
-
-
-def _console() -> Console:
-    from rich.console import Console  # noqa: PLC0415  see print_table
-
-    if not sys.stdout.isatty():
-        return Console(highlight=False, emoji=False, markup=False, width=_WIDEST, color_system=None)
-    return Console(
-        highlight=False, emoji=False, markup=False, color_system=None if os.environ.get("NO_COLOR") else "auto"
-    )

@@ -8,6 +8,7 @@ import click
 
 from supervisor.cli import output, texts
 from supervisor.cli.options import json_option
+from supervisor.cli.table import print_table
 from supervisor.errors import SuperviseError
 from supervisor.models import RunStatus
 from supervisor.store.store import Store
@@ -41,7 +42,7 @@ def list_(as_json: bool) -> None:
     if as_json:
         output.print_json([output.project_as_json(view) for view in found])
     elif found:
-        output.print_table(
+        print_table(
             _HEADINGS,
             map(_row, found),
             tails=("PROJECT", "STORE OF"),

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import click
 
 from supervisor.cli import output, texts
+from supervisor.cli.listing import print_runs
 from supervisor.cli.options import MOMENT, json_option, limit_option
 from supervisor.errors import SuperviseError
 from supervisor.models import RunStatus
@@ -117,7 +118,7 @@ def _list(
     place = "in any known project" if everywhere else f"in {output.clean(directories[0])}"
     elsewhere = "" if everywhere else " In all projects: --all."
     empty = f"No {what} {place}.{elsewhere} Start an agent: agent-yes-supervise wrap CLI"
-    output.print_runs(overview, _HEADINGS, map(_row, overview.runs), as_json=as_json, empty=empty, more=_MORE)
+    print_runs(overview, _HEADINGS, map(_row, overview.runs), as_json=as_json, empty=empty, more=_MORE)
 
 
 def _directories(project: str | None, *, everywhere: bool) -> list[str]:

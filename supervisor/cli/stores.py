@@ -9,6 +9,7 @@ import click
 from supervisor import registry
 from supervisor.cli import output, texts
 from supervisor.cli.options import json_option
+from supervisor.cli.table import print_table
 from supervisor.errors import NotFound, StoreError
 from supervisor.registry import Entry, Origin
 from supervisor.views import find_project, trouble_of
@@ -29,7 +30,7 @@ def list_(as_json: bool) -> None:
     if as_json:
         output.print_json([_as_json(entry, trouble) for entry, trouble in found])
     elif found:
-        output.print_table(_HEADINGS, (_row(entry, trouble) for entry, trouble in found), tails=("STORE OF",))
+        print_table(_HEADINGS, (_row(entry, trouble) for entry, trouble in found), tails=("STORE OF",))
     else:
         hint = "Add one: agent-yes-supervise stores add DIR. An agent under wrap makes its own known."
         click.echo(f"No stores are known yet. {hint}", err=True)
