@@ -120,9 +120,9 @@ def ago_text(moment: float | None, now: float | None = None) -> str:
 
 def span_text(seconds: float) -> str:
     """Return a duration in its two largest units, a short one to a tenth where it has a fraction."""
-    seconds = max(0.0, seconds)
     if not math.isfinite(seconds):
         return "?"
+    seconds = max(0.0, seconds)
     if seconds < 9.95 and seconds % 1:
         return f"{seconds:.1f}s"
     whole = int(seconds)
