@@ -109,7 +109,8 @@ def race(processes: Processes, *programs: tuple[str, ...]) -> list[Any]:
     A program prints a line to say that it is up, and starts when its standard input ends.
     """
     pipes: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-    tools = {**os.environ, "PYTHONPATH": str(DATA.parent)}
+    paths = [str(DATA.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    tools = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     racers = [processes.python(*program, env=tools, **pipes) for program in programs]
     for racer in racers:
         assert racer.stdout is not None

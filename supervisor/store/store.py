@@ -110,10 +110,10 @@ class Store:
         Raises:
             StoreError: the store cannot be opened.
         """
-        if getattr(self._opened, "pid", None) != os.getpid():
+        if not self.is_open:
             self._open()
-        opened: sqlite3.Connection = self._opened.connection
-        return opened
+        connection: sqlite3.Connection = self._opened.connection
+        return connection
 
     @property
     def schema(self) -> Schema:
@@ -125,13 +125,13 @@ class Store:
     @property
     def is_open(self) -> bool:
         """Whether this thread has a connection now."""
-        return getattr(self._opened, "pid", None) == os.getpid()
+        return hasattr(self._opened, "connection")
 
     def close(self) -> None:
         """Close this thread's connection; the next use opens another."""
-        opened = self._opened.__dict__
-        opened.pop("pid", None)
-        if connection := opened.pop("connection", None):
+        if self.is_open:
+            connection = self._opened.connection
+            del self._opened.connection
             connection.close()
 
     def __enter__(self) -> Self:
@@ -310,7 +310,6 @@ class Store:
             self.created = self.created or fresh
         self._opened.connection = connection
         self._opened.schema = schema
-        self._opened.pid = os.getpid()
         if schema.version > NEWEST and not self._warned:
             self._warned = True
             log.warning(

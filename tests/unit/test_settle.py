@@ -326,6 +326,7 @@ def test_tokens_are_unique(project: Path) -> None:
         second = recording.begin_run(store.connection, new_run(project, pid=4999002))
         assert recording.finish_run(store.connection, new_run(project), ending(OWNER, **EXITED)) == first
         assert row(store, second) == ("running", None, None)
+        assert detail(store, second).process is None
 
 
 def test_keep_stamps(store: SupervisedStore) -> None:

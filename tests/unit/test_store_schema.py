@@ -329,8 +329,9 @@ def test_odd_directories(project: Path, name: str) -> None:
     assert [path.name for path in project.iterdir()] == [name]
 
 
-def test_the_root_with_two_slashes(project: Path) -> None:
-    """A path that begins with two slashes, as POSIX allows, is one too."""
+def test_a_path_with_two_slashes(project: Path) -> None:
+    """A path that begins with two slashes, as POSIX allows, is a path to SQLite too, and no host."""
     upsert_project(dir=str(project), cmd="claude")
-    with Store(f"/{project}", read_only=True) as store:
-        assert len(store.get_all_projects()) == 1
+    connection, _ = open_for_reading(f"/{project}")
+    assert connection.execute("SELECT dir FROM projects").fetchall() == [(str(project),)]
+    connection.close()
