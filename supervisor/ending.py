@@ -5,11 +5,20 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Mapping
+from dataclasses import replace
 
-from supervisor.models import Cause, Ending, Rank, RunStatus
+from supervisor.models import Cause, Circumstances, Ending, Rank, Request, RunStatus
 
 _STOPPING = frozenset({signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGPIPE})
 """Signals by which persons and terminals end a program; an end by one of them is no crash."""
+
+
+REQUEST_HOLDS = 300.0
+"""Seconds after a request to end within which an end is taken for its effect."""
+
+_CAUSE_OF_ORDER = {"timeout": Cause.TIMED_OUT, "idle-timeout": Cause.STALLED}
+_NOTEWORTHY = 1.0
+"""Seconds of suspend, or of a clock's step, that are worth telling."""
 
 
 def ending_of(
@@ -86,6 +95,46 @@ def not_started(code: int, *, at: float, error: str) -> Ending:
         detected_at=at,
         settled_by="wrap",
         evidence={"error": error},
+    )
+
+
+def explained(ending: Ending, circumstances: Circumstances) -> Ending:
+    """Return an ending with what the circumstances add: evidence, and where they are the reason, the cause.
+
+    A SIGKILL with a risen count of OOM kills is an OOM kill. What the machine ends as it goes down has not crashed.
+    """
+    signal_number, cause, status = ending.term_signal, ending.cause, ending.status
+    evidence = dict(ending.evidence)
+    if signal_number == signal.SIGKILL and circumstances.oom is not None:
+        cause = Cause.OOM_KILLED
+        evidence["oom"] = dict(circumstances.oom)
+    if signal_number == signal.SIGHUP and circumstances.terminal_gone:
+        evidence["terminal_gone"] = circumstances.terminal_gone
+    if signal_number in (signal.SIGHUP, signal.SIGTERM, signal.SIGKILL):
+        if circumstances.session_gone:
+            evidence["session_gone"] = circumstances.session_gone
+        if circumstances.shutting_down and cause is not Cause.OOM_KILLED:
+            evidence["shutdown"] = True
+            status, cause = RunStatus.FAILED, Cause.STOPPED
+    if circumstances.suspended >= _NOTEWORTHY:
+        evidence["suspended_seconds"] = round(circumstances.suspended)
+    if abs(circumstances.clock_stepped) >= _NOTEWORTHY:
+        evidence["clock_stepped_seconds"] = round(circumstances.clock_stepped)
+    return replace(ending, status=status, cause=cause, evidence=evidence)
+
+
+def after_request(ending: Ending, request: Request | None) -> Ending:
+    """Return the ending of a run that was asked to end: failed by the request's cause (or completed), never a crash.
+
+    A request that is older than `REQUEST_HOLDS` at the end has had no effect, and changes nothing.
+    """
+    if request is None or not -1 <= ending.ended_at - request.at <= REQUEST_HOLDS:
+        return ending
+    return replace(
+        ending,
+        status=RunStatus.COMPLETED if ending.exit_code == 0 else RunStatus.FAILED,
+        cause=_CAUSE_OF_ORDER.get(request.order, Cause.STOPPED),
+        evidence={**ending.evidence, "asked_by": request.by, "asked_for": request.order},
     )
 
 

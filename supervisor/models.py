@@ -124,6 +124,15 @@ class Stamp:
 
 
 @dataclass(frozen=True, slots=True)
+class Request:
+    """That somebody asked a run to end: who, by which order (``stop``, ``kill``, …), when (Unix seconds)."""
+
+    by: str
+    order: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
 class RunProcess:
     """What the supervision tables know of a run's process. ``owner_pid`` is None where the agent is its own owner."""
 
@@ -134,6 +143,24 @@ class RunProcess:
     stamped_by: str
     owner_pid: int | None
     owner_start_ticks: int | None
+    request: Request | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Circumstances:
+    """What may explain an end, beside the exit status.
+
+    ``oom`` is what speaks for an OOM kill (fit for JSON). ``terminal_gone`` and ``session_gone`` name the controlling
+    terminal and the login session if they have been closed. ``suspended`` and ``clock_stepped`` are seconds by which
+    the machine slept, and the wall clock was set, while the process ran.
+    """
+
+    oom: Mapping[str, object] | None = None
+    terminal_gone: str | None = None
+    session_gone: str | None = None
+    shutting_down: bool = False
+    suspended: float = 0
+    clock_stepped: float = 0
 
 
 @dataclass(frozen=True, slots=True)

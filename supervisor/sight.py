@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from supervisor.clock_steps import ClockSteps
 from supervisor.models import Claim, Stamp
-from supervisor.process import facts, judge, namespace
+from supervisor.process import facts, judge, namespace, signature
 from supervisor.process.judge import Facts, Scene, Start, State, Verdict
 from supervisor.store.rows import MILLISECONDS_ABOVE, seconds
 from supervisor.store.store import Store
@@ -16,6 +18,12 @@ from supervisor.store.store import Store
 log = logging.getLogger(__name__)
 
 _WHOLE_SECONDS, _MILLISECONDS = 1.0, 0.002
+
+_ASKS_FOR_LOOKS = frozenset({"F18", "F20", "F22"})
+"""Lines that a look at the process itself (its arguments, program, directory, environment) can change."""
+
+_LONGEST_AGO = 10 * 365 * 86400.0
+"""Seconds: a start before that is no start, but another number read as one."""
 
 CLOSE = 60.0
 """Seconds between a row's start and its process's within which they show that both are of one PID namespace.
@@ -29,13 +37,15 @@ taken by old processes.
 class Sight:
     """A row's claim with the verdict on it; ``facts`` and ``descriptor`` (a pidfd) where its process was looked at.
 
-    ``matched`` says that row and process fit so well that the store's rows must be of our PID namespace.
+    ``looks`` says whether the process looks like the agent, where that was asked; ``matched``, that row and process fit
+    so well that the store's rows must be of our PID namespace.
     """
 
     claim: Claim
     verdict: Verdict
     facts: Facts | None = None
     descriptor: int | None = None
+    looks: bool | None = None
     matched: bool = False
 
     def close(self) -> None:
@@ -52,6 +62,7 @@ def see(
     matched_before: bool = False,
     scene: Scene | None = None,
     look: Callable[[int], tuple[Facts, int | None]] = facts.look,
+    steps: ClockSteps | None = None,
 ) -> list[Sight]:
     """Judge rows of one store from what can be seen now.
 
@@ -61,23 +72,24 @@ def see(
         matched_before: whether a row of this store was matched with its process before, in this boot and namespace.
         scene: where we judge from; by default, here.
         look: looks at a process.
+        steps: what is known of steps of the clock; by default, what a daemon has kept.
     """
-    scene = scene or facts.scene()
+    see_one = _FirstSight(store, scene or facts.scene(), look, steps or ClockSteps())
     sights = []
     for claim in claims:
         try:
-            sights.append(_see_one(store, claim, scene, look))
+            sights.append(see_one(claim))
         except Exception:  # the guard of each run: no row may end the daemon or spoil a list
             log.exception("%s#%s cannot be judged", store.directory, claim.run_id)
             sights.append(Sight(claim, Verdict(State.UNKNOWN, "-", "it cannot be judged: see the log")))
-    unproven = [sight for sight in sights if sight.verdict.line == "F8" or _is_unproven_zombie(sight)]
+    unproven = [sight for sight in sights if _wants_proof(sight)]
     if unproven:
         matched = matched_before or any(sight.matched for sight in sights)
         if (matched and not namespace.on_shared_file_system(store.directory)) or namespace.only_we_reach(
-            store.directory, scene
+            store.directory, see_one.scene
         ):
             for sight in unproven:
-                sight.verdict = _judge_proven(store, sight, scene)
+                sight.verdict = see_one.judge(sight.claim, sight.facts, proven=True, looks=sight.looks)
     return sights
 
 
@@ -87,23 +99,58 @@ def stamp_in_force(claim: Claim) -> Stamp | None:
     return stamp if stamp is not None and stamp.pid == claim.pid else None
 
 
-def _see_one(store: Store, claim: Claim, scene: Scene, look: Callable[[int], tuple[Facts, int | None]]) -> Sight:
-    stamp = stamp_in_force(claim)
-    screened = judge.screen(claim.pid, stamp, scene)
-    if screened is not None:
-        return Sight(claim, screened)
-    assert isinstance(claim.pid, int)  # noqa: S101  screened
-    start = _start(store, claim)
-    seen, descriptor = look(claim.pid)
-    proven = stamp is not None and _is_of(scene, stamp)
-    verdict = judge.judge(stamp, start, seen, scene, namespace_proven=proven)
-    return Sight(claim, verdict, seen, descriptor, verdict.line == "F15" or _is_close(verdict, start, seen))
+class _FirstSight:
+    """Sees rows of one store, one by one."""
 
+    def __init__(
+        self, store: Store, scene: Scene, look: Callable[[int], tuple[Facts, int | None]], steps: ClockSteps
+    ) -> None:
+        self.scene = scene
+        self._store = store
+        self._look = look
+        self._steps = steps
 
-def _judge_proven(store: Store, sight: Sight, scene: Scene) -> Verdict:
-    assert sight.facts is not None  # noqa: S101  only rows that were looked at come here
-    stamp, start = stamp_in_force(sight.claim), _start(store, sight.claim)
-    return judge.judge(stamp, start, sight.facts, scene, namespace_proven=True)
+    def __call__(self, claim: Claim) -> Sight:
+        stamp = stamp_in_force(claim)
+        screened = judge.screen(claim.pid, stamp, self.scene)
+        if screened is not None:
+            return Sight(claim, screened)
+        assert isinstance(claim.pid, int)  # noqa: S101  screened
+        seen, descriptor = self._look(claim.pid)
+        proven, looks = stamp is not None and _is_of(self.scene, stamp), None
+        verdict = self.judge(claim, seen, proven=proven)
+        if verdict.line in _ASKS_FOR_LOOKS:
+            looks = self._looks(claim, seen.pid)
+            verdict = self.judge(claim, seen, proven=proven, looks=looks)
+        matched = verdict.line in ("F15", "F17") or _is_close(verdict, self._start(claim), seen)
+        return Sight(claim, verdict, seen, descriptor, looks, matched)
+
+    def judge(self, claim: Claim, seen: Facts | None, *, proven: bool, looks: bool | None = None) -> Verdict:
+        """Judge what was seen."""
+        assert seen is not None  # noqa: S101  only rows that were looked at come here
+        return judge.judge(
+            stamp_in_force(claim), self._start(claim), seen, self.scene, namespace_proven=proven, signature=looks
+        )
+
+    def _looks(self, claim: Claim, pid: int) -> bool | None:
+        token = claim.process.token if claim.process and stamp_in_force(claim) else None
+        looks = signature.looks_of(pid, self._store.path)
+        return signature.is_the_agent(looks, cli=claim.cli, directory=claim.dir, token=token)
+
+    def _start(self, claim: Claim) -> Start | None:
+        stored = claim.started_at
+        moment = None if self._store.start_says_nothing(stored) else seconds(stored)
+        if moment is None:
+            return None
+        in_ms = isinstance(stored, int | float) and stored > MILLISECONDS_ABOVE
+        coarse = not in_ms and moment == int(moment)
+        now = time.time()
+        return Start(
+            moment,
+            _WHOLE_SECONDS if coarse else _MILLISECONDS,
+            unambiguous=type(stored) is int and now - _LONGEST_AGO < moment <= now + _WHOLE_SECONDS,
+            clock_stepped=self._steps.stepped_since(moment),
+        )
 
 
 def _is_of(scene: Scene, stamp: Stamp) -> bool:
@@ -118,15 +165,9 @@ def _is_close(verdict: Verdict, start: Start | None, seen: Facts) -> bool:
     return start.at - seen.created < CLOSE
 
 
-def _is_unproven_zombie(sight: Sight) -> bool:
+def _wants_proof(sight: Sight) -> bool:
+    """Tell whether the proof that the row is of our PID namespace could change the verdict."""
+    if sight.verdict.line == "F8" or (sight.verdict.line == "F22" and sight.looks is False):
+        return True
     stat = sight.facts.stat if sight.facts else None
     return stat is not None and stat.is_dead and sight.verdict.line not in ("F13", "F16")
-
-
-def _start(store: Store, claim: Claim) -> Start | None:
-    moment = None if store.start_says_nothing(claim.started_at) else seconds(claim.started_at)
-    if moment is None:
-        return None
-    in_ms = isinstance(claim.started_at, int | float) and claim.started_at > MILLISECONDS_ABOVE
-    coarse = not in_ms and moment == int(moment)
-    return Start(moment, _WHOLE_SECONDS if coarse else _MILLISECONDS)

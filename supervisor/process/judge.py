@@ -22,7 +22,7 @@ BEFORE_SPAWN = 120.0
 """Seconds by which a row may be written before its process starts: npx, a container pull."""
 
 _PID_LIMIT = 1 << 31
-_ITS_OWN = frozenset({"F15", "F18", "F19"})
+_ITS_OWN = frozenset({"F15", "F17", "F18", "F19"})
 """Lines that make a zombie's exit status the row's."""
 
 
@@ -53,10 +53,16 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """When a row says that its run started: Unix seconds, and how coarse that is, in seconds."""
+    """When a row says that its run started: Unix seconds, and how coarse that is, in seconds.
+
+    ``unambiguous`` says that the value can be read in one way only; ``clock_stepped``, that the clock is known to have
+    been set since.
+    """
 
     at: float
     granularity: float
+    unambiguous: bool = True
+    clock_stepped: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +117,15 @@ def screen(pid: object, stamp: Stamp | None, scene: Scene) -> Verdict | None:
     return None
 
 
-def judge(stamp: Stamp | None, start: Start | None, facts: Facts, scene: Scene, *, namespace_proven: bool) -> Verdict:
+def judge(
+    stamp: Stamp | None,
+    start: Start | None,
+    facts: Facts,
+    scene: Scene,
+    *,
+    namespace_proven: bool,
+    signature: bool | None = None,
+) -> Verdict:
     """Judge a row at first sight from a look at its process, F7 to F23.
 
     Args:
@@ -120,6 +134,7 @@ def judge(stamp: Stamp | None, start: Start | None, facts: Facts, scene: Scene, 
         facts: the look.
         scene: where we are; `screen` has passed it.
         namespace_proven: whether the row is known to be of our PID namespace.
+        signature: whether the process looks like the run's agent, None where that is not known.
     """
     if facts.exists is False:
         if namespace_proven:
@@ -130,7 +145,9 @@ def judge(stamp: Stamp | None, start: Start | None, facts: Facts, scene: Scene, 
     if facts.stat is None:
         same = _same_process(stamp, facts, scene)
         return _alive("F12", "a process with its pid exists, but is hidden from us", identified=same is True)
-    named = _judge_identity(stamp, start, facts, scene)
+    named = _judge_identity(stamp, start, facts, scene, signature)
+    if named.line == "F21" and not namespace_proven:
+        named = _unproven_reuse(named.reason)
     if facts.stat.is_dead and namespace_proven:
         identified = named.line in _ITS_OWN
         return Verdict(State.DEAD, "F13", "its process is a zombie", Cause.LOST, identified=identified, certain=False)
@@ -140,21 +157,35 @@ def judge(stamp: Stamp | None, start: Start | None, facts: Facts, scene: Scene, 
     return named
 
 
-def _judge_identity(stamp: Stamp | None, start: Start | None, facts: Facts, scene: Scene) -> Verdict:
-    """Judge by whether the process is the row's, F15 to F22. How long before the row's start does not matter (F23)."""
+def _judge_identity(
+    stamp: Stamp | None, start: Start | None, facts: Facts, scene: Scene, signature: bool | None
+) -> Verdict:
+    """Judge by whether the process is the row's, F15 to F22, in a proven namespace.
+
+    How long before the row's start it was created does not matter (F23).
+    """
     same, created = _same_process(stamp, facts, scene), facts.created
     if same is True:
         return _alive("F15", "it is the very process that was recorded")
     if same is False:
         return Verdict(State.DEAD, "F16", "its pid belongs to another process now", Cause.PID_REUSED)
+    if signature is True:
+        return _alive("F17", "its process looks like the run's agent")
     if start is None or created is None:
         return _alive("F18", "a process with its pid exists; the row's start says nothing")
     if created <= start.at + start.granularity + EARLY:
         return _alive("F19", "its process is as old as the row says")
     if created <= start.at + BEFORE_SPAWN:
         return _alive("F20", "its process started soon after the row was written")
-    late = created - start.at
-    return Verdict(State.UNKNOWN, "F22", f"the process with its pid started {late:.0f} s after the row says", bind=True)
+    reason = f"the process with its pid started {created - start.at:.0f} s after the row says"
+    if signature is False and start.unambiguous and not start.clock_stepped:
+        reason += ", and certainly is no agent"
+        return Verdict(State.DEAD, "F21", reason, Cause.PID_REUSED, certain=False)
+    return _unproven_reuse(reason)
+
+
+def _unproven_reuse(reason: str) -> Verdict:
+    return Verdict(State.UNKNOWN, "F22", reason, bind=True)
 
 
 def _same_process(stamp: Stamp | None, facts: Facts, scene: Scene) -> bool | None:

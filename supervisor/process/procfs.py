@@ -159,6 +159,34 @@ def working_directory(pid: int) -> str | None:
     return None if path.endswith(" (deleted)") else path
 
 
+def executable(pid: int) -> str | None:
+    """Return the program that a process runs, None where it is hidden, gone, or the process is the kernel's own."""
+    try:
+        return os.readlink(f"/proc/{pid}/exe").removesuffix(" (deleted)")
+    except OSError:
+        return None
+
+
+def read_argv(pid: int) -> tuple[str, ...] | None:
+    """Return a process's arguments, None where they are hidden or gone; a zombie and the kernel's own have none."""
+    content = _read_whole(f"/proc/{pid}/cmdline")
+    return None if not content else tuple(os.fsdecode(word) for word in content.rstrip(b"\0").split(b"\0"))
+
+
+def read_environment(pid: int) -> list[bytes] | None:
+    """Return the environment that a process was started with, None where it is hidden or gone."""
+    content = _read_whole(f"/proc/{pid}/environ")
+    return None if content is None else content.split(b"\0")
+
+
+def _read_whole(path: str) -> bytes | None:
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError:
+        return None
+
+
 def _read(path: str) -> bytes:
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:

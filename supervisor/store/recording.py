@@ -124,6 +124,7 @@ def finish_run(connection: sqlite3.Connection, run: NewRun, ending: Ending) -> i
     with Transaction(connection):
         known = connection.execute("SELECT run_id FROM run_process WHERE token = ?", (run.token,)).fetchone()
         run_id: int = known[0] if known else _insert_run(connection, run)
+        ending = _heeding_request(connection, run_id, ending)
         connection.execute(
             "UPDATE runs SET status = ?, exit_code = ?, ended_at = ? WHERE id = ?",
             (ending.status, ending.exit_code, _ms(ending.ended_at), run_id),
@@ -140,6 +141,19 @@ def settle(connection: sqlite3.Connection, endings: Iterable[tuple[Claim, Ending
     """
     with Transaction(connection):
         return [_settle_one(connection, claim, ending) for claim, ending in endings]
+
+
+def retract(connection: sqlite3.Connection, claim: Claim) -> bool:
+    """Set a run back to running that is exactly as an inferred ending left it; tell whether it was."""
+    with Transaction(connection):
+        written = connection.execute(
+            "UPDATE runs SET status = 'running', exit_code = NULL, ended_at = NULL"
+            f" WHERE {_IS_THE_CLAIMS} AND {_IS_AS_SETTLED_BELOW}",
+            (*_claimed(claim), _KERNEL),
+        ).rowcount
+        if written == 1:
+            connection.execute("DELETE FROM run_ending WHERE run_id = ?", (claim.run_id,))
+        return written == 1
 
 
 def insert_run(connection: sqlite3.Connection, pid: int, project_id: int, args: Sequence[str]) -> int:
@@ -220,22 +234,41 @@ def _project_of(connection: sqlite3.Connection, run: NewRun) -> int:
     return project_id
 
 
+_IS_THE_CLAIMS = (
+    "id = ? AND (pid IS ? OR CAST(pid AS BLOB) IS ?) AND (started_at IS ? OR CAST(started_at AS BLOB) IS ?)"
+)
+_IS_AS_SETTLED_BELOW = (
+    "EXISTS (SELECT 1 FROM run_ending AS old WHERE old.run_id = runs.id AND old.status IS runs.status"
+    " AND old.exit_code IS runs.exit_code AND old.ended_at IS runs.ended_at AND old.rank < ?)"
+)
+_KERNEL = 2
+
+
+def _claimed(claim: Claim) -> tuple[object, ...]:
+    """Return what to bind in `_IS_THE_CLAIMS`."""
+    pid, started_at = _as_stored(claim.pid), _as_stored(claim.started_at)
+    return claim.run_id, pid, pid, started_at, started_at
+
+
+def _heeding_request(connection: sqlite3.Connection, run_id: int, ending: Ending) -> Ending:
+    """Return an ending as it counts if somebody has asked for it; whoever writes it need not know of that."""
+    asked = connection.execute(
+        "SELECT asked_by, asked_for, asked_at FROM run_process WHERE run_id = ? AND asked_at IS NOT NULL", (run_id,)
+    ).fetchone()
+    if asked is None:
+        return ending
+    from supervisor.ending import after_request  # noqa: PLC0415  brings dataclasses, as the ending did
+    from supervisor.store.rows import request_from  # noqa: PLC0415  the same
+
+    return after_request(ending, request_from(*asked))
+
+
 def _settle_one(connection: sqlite3.Connection, claim: Claim, ending: Ending) -> bool:
+    ending = _heeding_request(connection, claim.run_id, ending)
     written = connection.execute(
-        "UPDATE runs SET status = ?1, exit_code = ?2, ended_at = ?3"
-        " WHERE id = ?4 AND (pid IS ?5 OR CAST(pid AS BLOB) IS ?5)"
-        " AND (started_at IS ?6 OR CAST(started_at AS BLOB) IS ?6) AND (status = 'running' OR EXISTS ("
-        "  SELECT 1 FROM run_ending AS old WHERE old.run_id = runs.id AND old.rank < ?7 AND old.status IS runs.status"
-        "  AND old.exit_code IS runs.exit_code AND old.ended_at IS runs.ended_at))",
-        (
-            ending.status,
-            ending.exit_code,
-            _ms(ending.ended_at),
-            claim.run_id,
-            _as_stored(claim.pid),
-            _as_stored(claim.started_at),
-            int(ending.rank),
-        ),
+        "UPDATE runs SET status = ?, exit_code = ?, ended_at = ?"
+        f" WHERE {_IS_THE_CLAIMS} AND (status = 'running' OR {_IS_AS_SETTLED_BELOW})",
+        (ending.status, ending.exit_code, _ms(ending.ended_at), *_claimed(claim), int(ending.rank)),
     ).rowcount
     if written == 1:
         _replace_ending(connection, claim.run_id, ending)

@@ -5,19 +5,19 @@ from __future__ import annotations
 import json
 from typing import Any, TypeVar
 
-from supervisor.models import Cause, Claim, Ending, Project, Rank, Run, RunProcess, RunStatus, Stamp
+from supervisor.models import Cause, Claim, Ending, Project, Rank, Request, Run, RunProcess, RunStatus, Stamp
 
 PROJECT_COLUMNS = "projects.id, dir, cmd, prompt, created_at, updated_at, last_run_at"
 RUN_COLUMNS = "runs.id, runs.pid, project_id, runs.status, runs.exit_code, runs.started_at, runs.ended_at, args"
 PROCESS_COLUMNS = (
     "token, cli, cwd, host, boot_id, pid_ns, pid_ns_ticks, time_ns, run_process.pid, start_ticks, pidfd_inode,"
-    " run_process.started_at, stamped_by, owner_pid, owner_start_ticks"
+    " run_process.started_at, stamped_by, owner_pid, owner_start_ticks, asked_by, asked_for, asked_at"
 )
 ENDING_COLUMNS = (
     "run_ending.status, run_ending.exit_code, cause, rank, run_ending.ended_at, detected_at, settled_by, term_signal,"
     " core_dumped, evidence"
 )
-N_RUN, N_PROCESS = 8, 15
+N_RUN, N_PROCESS = 8, 18
 
 MILLISECONDS_ABOVE = 100_000_000_000
 """A stored time above this is in milliseconds, else in seconds: the original uses both (1973 in ms, 5138 in s)."""
@@ -89,7 +89,8 @@ def run_from(row: tuple[Any, ...]) -> Run:
 
 def process_from(row: tuple[Any, ...]) -> RunProcess | None:
     """Make a `RunProcess` of the columns in `PROCESS_COLUMNS`; None where a left join found none, or no usable pid."""
-    token, cli, cwd, host, boot_id, pid_ns, pid_ns_ticks, time_ns, pid, ticks, inode, started, by, owner, start = row
+    token, cli, cwd, host, boot_id, pid_ns, pid_ns_ticks, time_ns, pid, ticks, inode, started, *rest = row
+    by, owner, owner_ticks, asked_by, asked_for, asked_at = rest
     if type(pid) is not int:
         return None
     stamp = Stamp(
@@ -104,8 +105,21 @@ def process_from(row: tuple[Any, ...]) -> RunProcess | None:
         seconds(started),
     )
     return RunProcess(
-        _kind(token, str), _kind(cli, str), _kind(cwd, str), stamp, str(by), _kind(owner, int), _kind(start, int)
+        _kind(token, str),
+        _kind(cli, str),
+        _kind(cwd, str),
+        stamp,
+        str(by),
+        _kind(owner, int),
+        _kind(owner_ticks, int),
+        request_from(asked_by, asked_for, asked_at),
     )
+
+
+def request_from(by: object, order: object, at: object) -> Request | None:
+    """Make a `Request` of the columns asked_by, asked_for and asked_at; None where nobody asked."""
+    moment = seconds(at)
+    return None if moment is None else Request(str(by), str(order), moment)
 
 
 def ending_from(row: tuple[Any, ...]) -> Ending | None:

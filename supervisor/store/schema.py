@@ -68,6 +68,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             settled_by TEXT NOT NULL,
             detected_at INTEGER NOT NULL
         )""",
+        "CREATE INDEX ays_run_ending_inferred ON run_ending (run_id) WHERE rank = 1",
     ),
 )
 """Numbered from 1. A step is never edited once it has been released; times are Unix milliseconds."""

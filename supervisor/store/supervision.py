@@ -56,6 +56,28 @@ class SupervisedStore(Store):
         """Write endings by compare-and-set, in one transaction; tell for each whether it was written."""
         return recording.settle(self.connection, endings)
 
+    def keep_request(self, run_id: int, order: str, *, by: str) -> None:
+        """Record that somebody asks a run to end, before that is done: the ending then says who."""
+        with self.transaction() as connection:
+            connection.execute(
+                "UPDATE run_process SET asked_by = ?, asked_for = ?, asked_at = ? WHERE run_id = ?",
+                (by, order, recording.now_ms(), run_id),
+            )
+
+    def inferred_claims(self, boot_id: str) -> list[Claim]:
+        """Return the claims of runs that were settled by inference alone, whose stamp is of this boot."""
+        rows = self._rows(
+            f"SELECT runs.id, runs.pid, runs.started_at, dir, cmd, {PROCESS_COLUMNS} FROM run_ending"
+            f" JOIN runs ON runs.id = run_ending.run_id{_JOINS}"
+            " WHERE rank = 1 AND boot_id = ? AND run_ending.status IS runs.status",
+            boot_id,
+        )
+        return [claim_from(row) for row in rows]
+
+    def retract(self, claim: Claim) -> bool:
+        """Set a run that was settled by inference alone back to running; tell whether it was still so settled."""
+        return recording.retract(self.connection, claim)
+
     def details(
         self,
         *,

@@ -1,0 +1,39 @@
+"""``stop`` and ``kill``: ending a run's agent."""
+
+from __future__ import annotations
+
+import click
+
+from supervisor.cli import output
+from supervisor.stop import Order, asker, stop as end_run
+from supervisor.views import find_run
+
+
+@click.command
+@click.argument("run")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0),
+    default=10.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long it may take to end by SIGTERM before SIGKILL.",
+)
+def stop(run: str, timeout: float) -> None:
+    """Ask RUN's agent to end: SIGTERM, then SIGKILL. The ending says who asked."""
+    _end(run, Order.STOP, timeout)
+
+
+@click.command
+@click.argument("run")
+def kill(run: str) -> None:
+    """End RUN's agent by SIGKILL at once. The ending says who asked."""
+    _end(run, Order.KILL, 0)
+
+
+def _end(word: str, order: Order, timeout: float) -> None:
+    view = find_run(word)
+    ended = end_run(view.directory, view.detail.run.id, order, by=asker(), timeout=timeout)
+    code = "" if ended.exit_code is None else f" with {ended.exit_code}"
+    by_force = " (SIGKILL was needed)" if ended.killed and order is Order.STOP else ""
+    click.echo(f"{output.clean(output.run_name(view))} ended{by_force}: {ended.status or 'its row is gone'}{code}")

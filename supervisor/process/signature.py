@@ -1,0 +1,103 @@
+"""Whether a process looks like a run's agent: evidence beside pid and time, for rows that were never bound.
+
+True is evidence that it is; False says that it certainly is not; None, the usual answer, that it may be.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from supervisor.process import procfs
+
+_TOKEN = b"AGENT_YES_RUN="
+
+_INTERPRETERS = re.compile(
+    r"(node|bun|deno|python|pypy|ruby|perl|java|dotnet|npx|npm|pnpm|yarn|uv|uvx|sh|bash|zsh|fish|dash|env|MainThread)[\d.]*"
+)
+"""What an agent may run in: a process of such a name is never certainly not one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Looks:
+    """What a process shows of itself; a field is None where it is hidden."""
+
+    argv: tuple[str, ...] | None
+    exe: str | None
+    cwd: str | None
+    token: str | None
+    holds_store: bool
+
+
+def looks_of(pid: int, store_file: str) -> Looks:
+    """Look at what a process shows of itself.
+
+    Args:
+        pid: its id.
+        store_file: the database; every open WAL connection holds a lock on its ``-shm``.
+    """
+    argv = procfs.read_argv(pid)
+    return Looks(
+        argv=argv,
+        exe=procfs.executable(pid),
+        cwd=procfs.working_directory(pid),
+        token=_token(pid),
+        holds_store=pid in _holders(store_file),
+    )
+
+
+def is_the_agent(looks: Looks, *, cli: str | None, directory: str | None, token: str | None) -> bool | None:
+    """Judge looks against what a row says of its run. Pure.
+
+    Args:
+        looks: what the process shows.
+        cli: the run's command, as typed.
+        directory: its project's directory.
+        token: its token, if it was wrapped.
+    """
+    if token is not None and looks.token is not None:
+        return looks.token == token
+    if looks.holds_store:
+        return True
+    if cli is None or directory is None or looks.argv is None or looks.exe is None or looks.cwd is None:
+        return None
+    name = os.path.basename(cli)
+    names = {os.path.basename(word) for word in (looks.exe, *looks.argv[:2])}
+    here = looks.cwd == directory or looks.cwd.startswith(directory.rstrip("/") + "/")
+    if here and name in names:
+        return True
+    related = here or any(name in word for word in (looks.exe, *looks.argv))
+    if related or any(_INTERPRETERS.fullmatch(word) for word in names):
+        return None
+    return False
+
+
+def _token(pid: int) -> str | None:
+    environment = procfs.read_environment(pid)
+    if environment is None:
+        return None
+    for entry in environment:
+        if entry.startswith(_TOKEN):
+            return entry.removeprefix(_TOKEN).decode("ascii", "replace")
+    return None
+
+
+def _holders(store_file: str) -> set[int]:
+    """Return who has a store open: its WAL connections hold a read lock on byte 128 of the ``-shm`` (wal.c)."""
+    try:
+        status = os.stat(f"{store_file}-shm")
+        with open("/proc/locks", encoding="ascii") as file:
+            lines = file.readlines()
+    except OSError:
+        return set()
+    place = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
+    return set(_pids_holding(lines, place))
+
+
+def _pids_holding(lines: Iterable[str], place: str) -> Iterable[int]:
+    for line in lines:
+        fields = line.split()
+        if "->" not in fields and len(fields) >= 8 and fields[5] == place and fields[6] == "128":
+            yield int(fields[4])

@@ -1,0 +1,250 @@
+"""Why a run ended: a short, honest account for a person, made of what is recorded. Pure."""
+
+from __future__ import annotations
+
+import shlex
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from supervisor.models import Cause, Ending, Rank, RunDetail, RunStatus
+from supervisor.process.judge import State, Verdict
+
+_CONTINUE = {
+    "claude": "--continue",
+    "codex": "resume --last",
+    "copilot": "--continue",
+    "gemini": "--resume latest",
+    "kilo": "--continue",
+    "opencode": "--continue",
+    "pi": "--continue",
+    "qwen": "--continue",
+}
+"""By which arguments an agent goes on with its last conversation in a directory."""
+
+_SURE = {
+    Rank.OWNER: "certain: recorded by the run's owner, which waited for it",
+    Rank.KERNEL: "certain: the kernel's own word on this very process",
+    Rank.INFERENCE: "inferred: the process is gone, and nobody saw how it ended",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """What can be said of a run's end, each part in a sentence or two, ready for a person.
+
+    ``what`` is never empty; the others are where there is nothing to say.
+    """
+
+    what: str
+    when: str = ""
+    exit: str = ""
+    cause: str = ""
+    evidence: list[str] = field(default_factory=list)
+    sure: str = ""
+    next: list[str] = field(default_factory=list)
+
+
+def account_of(detail: RunDetail, verdict: Verdict | None, *, name: str) -> Account:
+    """Return the account of a run.
+
+    Args:
+        detail: all that the store knows of it.
+        verdict: what is known of its process now, for a run whose row says ``running``.
+        name: how a person names it.
+    """
+    who = f"{name} ({detail.cli or 'an unknown command'})"
+    if detail.run.status is RunStatus.RUNNING:
+        return _of_running(detail, verdict, who)
+    if detail.ending is None or detail.overwritten:
+        return _of_owners_word(detail, who)
+    return _of_ending(detail, detail.ending, who)
+
+
+def signal_text(number: int) -> str:
+    """Return a signal by name and meaning: ``SIGSEGV, signal 11 (Segmentation fault)``."""
+    try:
+        name = signal.Signals(number).name
+    except ValueError:
+        name = "a real-time signal" if number > 31 else "an unknown signal"
+    meaning = signal.strsignal(number) if 0 < number < signal.NSIG else None
+    return f"{name}, signal {number}" + (f" ({meaning})" if meaning else "")
+
+
+def _of_running(detail: RunDetail, verdict: Verdict | None, who: str) -> Account:
+    pid = detail.run.pid
+    if verdict is None or verdict.state is State.ALIVE:
+        sure = f"pid {pid}: {verdict.reason}" if verdict else ""
+        return Account(f"{who} has not ended: it runs.", sure=sure)
+    name = who.split(maxsplit=1)[0]
+    if verdict.state is State.DEAD:
+        return Account(
+            f"{who} has ended, and that is not recorded yet.",
+            evidence=[f"pid {pid}: {verdict.reason}"],
+            next=["settle it: agent-yes-supervise scan, or start the daemon"],
+        )
+    return Account(
+        f"Unknown; checked: {verdict.reason}.",
+        evidence=[f"pid {detail.run.junk.get('pid', pid)!r}"],
+        sure="it may run or not; it is never called crashed by itself",
+        next=[f"look where it was started; if it is gone: agent-yes-supervise runs rm --force {name}"],
+    )
+
+
+def _of_owners_word(detail: RunDetail, who: str) -> Account:
+    run = detail.run
+    status = run.status or f"junk: {run.junk.get('status')}"
+    code = "without an exit code" if run.exit_code is None else f"with exit code {run.exit_code}"
+    evidence = []
+    if detail.ending is not None:
+        was = detail.ending
+        evidence.append(f"before that, {was.settled_by} had settled it: {was.status}, {was.cause}")
+    return Account(
+        f"{who} ended: {status}, {code}.",
+        when=_moment(run.ended_at),
+        cause="Its owner recorded this, and no more.",
+        evidence=evidence,
+        sure="as sure as its owner was",
+        next=list(_next_steps(detail, None)),
+    )
+
+
+def _of_ending(detail: RunDetail, ending: Ending, who: str) -> Account:
+    return Account(
+        what=f"{who} {_STATUS_WORDS[ending.status]}: {_SHORT[ending.cause]}.",
+        when=_when(ending),
+        exit=_exit(ending),
+        cause=_CAUSES[ending.cause],
+        evidence=list(_evidence(ending)),
+        sure=_sure(ending),
+        next=list(_next_steps(detail, ending)),
+    )
+
+
+_STATUS_WORDS = {
+    RunStatus.COMPLETED: "completed",
+    RunStatus.FAILED: "failed",
+    RunStatus.CRASHED: "crashed",
+    RunStatus.RUNNING: "runs",
+}
+
+_SHORT = {
+    Cause.EXITED: "it exited by itself",
+    Cause.STOPPED: "it was stopped",
+    Cause.KILLED: "it was killed",
+    Cause.OOM_KILLED: "out of memory",
+    Cause.SIGNALLED: "a signal ended it",
+    Cause.TIMED_OUT: "it ran longer than it was allowed to",
+    Cause.STALLED: "it did nothing for longer than it was allowed to",
+    Cause.LOST: "it is gone, nobody knows how",
+    Cause.REBOOTED: "the machine was rebooted",
+    Cause.PID_REUSED: "it is gone; another process has its pid",
+    Cause.UNRECORDED: "it exited without recording that",
+    Cause.NOT_STARTED: "it could not be started",
+}
+
+_CAUSES = {
+    Cause.EXITED: "The agent ended itself.",
+    Cause.STOPPED: "A person or a terminal asked it to end.",
+    Cause.KILLED: "Somebody or something sent SIGKILL, which no process can refuse; the kernel does not tell who.",
+    Cause.OOM_KILLED: "The kernel ran out of memory and killed it.",
+    Cause.SIGNALLED: "The agent did what the kernel forbids, or something sent it this signal.",
+    Cause.TIMED_OUT: "Its --timeout ran out.",
+    Cause.STALLED: "Its --idle-timeout ran out.",
+    Cause.LOST: "Its process is gone, and its exit status can no longer be known.",
+    Cause.REBOOTED: "It ran when the machine went down.",
+    Cause.PID_REUSED: "It ended while nobody watched, and its process id has been given to another process.",
+    Cause.UNRECORDED: "The process that wrote this run's row was to record its end, and ended without doing so.",
+    Cause.NOT_STARTED: "The command was not found, or may not be executed.",
+}
+
+
+def _exit(ending: Ending) -> str:
+    if ending.term_signal is not None:
+        core = " and dumped core" if ending.core_dumped else ""
+        return f"ended by {signal_text(ending.term_signal)}{core}; a shell shows {ending.exit_code}"
+    return "exit status unknown" if ending.exit_code is None else f"exit code {ending.exit_code}"
+
+
+def _when(ending: Ending) -> str:
+    late = ending.detected_at - ending.ended_at
+    if ending.rank is Rank.INFERENCE:
+        return f"noticed {_moment(ending.detected_at)}; it ended before that"
+    known = "known at once" if late < 0.05 else f"known {late:.1f} s later"
+    return f"{_moment(ending.ended_at)}, {known}"
+
+
+def _moment(seconds: float | None) -> str:
+    if seconds is None:
+        return ""
+    try:
+        return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds)) + f".{int(seconds % 1 * 1000):03d}"
+    except (ValueError, OverflowError, OSError):
+        return f"at {seconds}"
+
+
+def _sure(ending: Ending) -> str:
+    sure = _SURE[ending.rank]
+    oom = ending.evidence.get("oom")
+    if isinstance(oom, dict) and not oom.get("certain"):
+        return f"{sure}; that memory was the reason is only probable: the machine's counter rose, not its own group's"
+    return sure
+
+
+def _evidence(ending: Ending) -> Iterator[str]:
+    """Yield each recorded piece of evidence as a sentence; pieces of unknown names as they are."""
+    for name, value in ending.evidence.items():
+        sentence = _SENTENCES.get(name)
+        if sentence is None:
+            yield f"{name}: {value}"
+        elif isinstance(value, dict):
+            yield sentence.format_map({"value": value, **value})
+        else:
+            yield sentence.format(value=value)
+    yield f"settled by {ending.settled_by}"
+
+
+_SENTENCES = {
+    "source": "its end was read from: {value}",
+    "bound": "it was tied to its process by line {value} of the table of verdicts",
+    "line": "it was judged by line {value} of the table of verdicts",
+    "reason": "{value}",
+    "oom": "{counter} rose from {before} to {after} while it died",
+    "terminal_gone": "its terminal, {value}, has been closed",
+    "session_gone": "its login session, {value}, has ended",
+    "shutdown": "the machine was being shut down",
+    "suspended_seconds": "the machine slept for {value} s while it ran",
+    "clock_stepped_seconds": "the clock was set by {value} s while it ran: times may be off by that",
+    "asked_by": "it was asked to end by {value}",
+    "asked_for": "the request was: {value}",
+    "error": "the system said: {value}",
+}
+
+
+def _next_steps(detail: RunDetail, ending: Ending | None) -> Iterator[str]:
+    cause = ending.cause if ending else None
+    if cause is Cause.OOM_KILLED:
+        yield "run fewer agents at once, or give them more memory (free -h; systemctl --user status shows limits)"
+    elif cause is Cause.KILLED:
+        yield "look who it was: journalctl --since '-1h' | grep -iE 'kill|oom'"
+    elif cause is Cause.SIGNALLED and ending is not None and ending.core_dumped:
+        yield "look at the core dump: coredumpctl info, or the file named core in its directory"
+    elif cause in (Cause.LOST, Cause.PID_REUSED):
+        yield "keep the daemon running, or start agents under wrap: then their exit codes are known"
+    elif cause is Cause.NOT_STARTED:
+        yield "check the command's name, and that it is on PATH and executable"
+    if cause is not Cause.NOT_STARTED and detail.run.status is not RunStatus.COMPLETED:
+        yield from _start_again(detail)
+
+
+def _start_again(detail: RunDetail) -> Iterator[str]:
+    if detail.cli is None or detail.dir is None:
+        return
+    where, name = shlex.quote(detail.dir), detail.cli.rpartition("/")[2]
+    words = _CONTINUE.get(name)
+    if words is not None:
+        yield f"go on with its conversation: cd {where} && agent-yes-supervise wrap {shlex.quote(detail.cli)} {words}"
+    else:
+        again = shlex.join([detail.cli, *detail.run.args])
+        yield f"start it again: cd {where} && agent-yes-supervise wrap {again}"
