@@ -5,17 +5,17 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import time
 
 from supervisor.process.stamp import stamp_of, start_ticks
 from supervisor.store.recording import NewRun
-from supervisor.wrap.record import RETRY_EVERY, Record
+from supervisor.wrap.record import Record
 from supervisor.wrap.signals import Inherited, end_as, wait_for
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from supervisor.models import Ending
+    from typing import NoReturn
 
 TOKEN_VARIABLE = "AGENT_YES_RUN"  # noqa: S105  a name
 """The environment variable that carries a run's token to its agent and all that the agent starts."""
@@ -23,79 +23,119 @@ TOKEN_VARIABLE = "AGENT_YES_RUN"  # noqa: S105  a name
 WRAP_FAILED = 125
 """The exit code of every failure of our own before the exec: 1, 2 and 3 belong to the agent."""
 
+CALM_AFTER = 0.05
+"""Seconds that the agent has the machine to itself before the wrapper goes on with work of its own."""
+
 _NOT_FOUND, _NOT_EXECUTABLE = 127, 126
+
+_MARKS = dict.fromkeys(
+    (*range(32), *range(127, 160), 0x61C, 0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A)),
+    "\N{REPLACEMENT CHARACTER}",
+)
+"""For what a terminal would obey, what breaks a line and what turns its direction."""
 
 
 def say(message: str) -> None:
-    """Write a line of our own to stderr, which is the agent's too; that it cannot be written is nothing."""
-    line = f"agent-yes-supervise: {message}\n".encode(errors="backslashreplace")
+    """Write a line of our own to stderr, which is the agent's too; that it cannot be written is nothing.
+
+    Names and stored text may hold what breaks a line or what a terminal would obey: it is taken out.
+    """
+    line = f"agent-yes-supervise: {message.translate(_MARKS)}\n".encode(errors="backslashreplace")
     try:  # noqa: SIM105  contextlib costs a wrapped agent 3 ms
         os.write(2, line)
     except OSError:
         pass
 
 
-def launch(command: list[str], *, directory: str, prompt: str | None, default: bool) -> None:
-    """Run a command under a record in the store of ``directory``, and end as it ends. Does not return.
+def launch(command: list[str], *, directory: str | None, prompt: str | None, default: bool) -> NoReturn:
+    """Run a command under a record in the store of ``directory``, and end as it ends.
 
     Args:
         command: the agent's name or path and its arguments.
-        directory: the project's physical directory.
+        directory: the project's physical directory, None where there is none to record the run in.
         prompt: what to store as the project's prompt, None for no change.
         default: whether the command becomes the project's own.
     """
-    inherited = Inherited()
     token = os.urandom(16).hex()
-    child = _Child(command, {**os.environ, TOKEN_VARIABLE: token}, inherited)
-    own = os.getpid()
-    run = NewRun(
-        token=token,
-        directory=directory,
-        cli=command[0],
-        args=command[1:],
-        cwd=_working_directory(),
-        prompt=prompt,
-        set_default=default or prompt is not None,
-        stamp=stamp_of(child.pid),
-        owner=(own, start_ticks(own)),
-    )
-    record = Record(run, say)
-    record.begin()
-    refused = child.release()
-    _announce(directory, record)
-    status = wait_for(child.pid, every=RETRY_EVERY, due=lambda: record.begin_later if record.pending else None)
-    record.finish(_ending(command[0], status, refused))
+    environment = {**_inherited_environment(), TOKEN_VARIABLE: token}
+    try:
+        _keep_standard_descriptors_free()
+        child = _Child(command, environment)
+    except OSError as error:
+        say(f"this run is not recorded: no process or descriptor is to be had ({error.strerror})")
+        _become(command, environment)
+    record = None
+    try:
+        if directory is None:
+            raise FileNotFoundError("the current directory has been deleted")
+        own = os.getpid()
+        run = NewRun(
+            token=token,
+            directory=directory,
+            cli=command[0],
+            args=command[1:],
+            cwd=_working_directory(),
+            prompt=prompt,
+            set_default=default or prompt is not None,
+            stamp=stamp_of(child.pid),
+            owner=(own, start_ticks(own)),
+        )
+        record = Record(run, say)
+        record.begin()
+    except Exception as error:  # noqa: BLE001  no trouble of ours may keep the agent from starting
+        say(f"this run is not recorded: {str(error) or type(error).__name__}")
+    child.release()
+    status = wait_for(child.pid, after=CALM_AFTER, attend=record.attend if record else lambda: None)
+    ended_at = time.time()
+    refused = child.refusal()
+    if refused is not None:
+        _say_refused(command[0], refused)
+    if record is not None:
+        record.finish(status, ended_at=ended_at, refused=refused)
     end_as(status)
 
 
 class _Child:
     """The agent-to-be: forked at once, waiting for its row."""
 
-    def __init__(self, command: list[str], environment: dict[str, str], inherited: Inherited) -> None:
+    def __init__(self, command: list[str], environment: dict[str, str]) -> None:
         self._errors, errors = os.pipe()
         gate, self._gate = os.pipe()
-        self.pid = os.fork()
+        # Last before the fork: what the terminal sends to the group in between would reach the wrapper only.
+        inherited = Inherited()
+        try:
+            self.pid = os.fork()
+        except OSError:
+            inherited.restore()
+            raise
         if self.pid == 0:
             os.close(self._gate)
             _exec_behind(gate, errors, command, environment, inherited.restore)
         os.close(gate)
         os.close(errors)
 
-    def release(self) -> int | None:
-        """Let it exec; return the errno with which that failed, None where it did not."""
+    def release(self) -> None:
+        """Let it exec."""
         try:  # noqa: SIM105  contextlib costs a wrapped agent 3 ms
             os.write(self._gate, b"x")
-        except BrokenPipeError:  # a signal has ended it already: waitpid will tell
+        except BrokenPipeError:  # SIGKILL has ended it already: waitpid will tell
             pass
         os.close(self._gate)
-        answer = os.read(self._errors, 16)  # ends with the exec, which closes the other end
+
+    def refusal(self) -> int | None:
+        """Return the errno with which the exec failed, None where it did not; to be asked when it has ended.
+
+        Nobody reads this while it may still run: it can be stopped just before its exec, by a Ctrl-Z that the wrapper
+        must then follow.
+        """
+        answer = os.read(self._errors, 16)
         os.close(self._errors)
         return int(answer) if answer else None
 
 
 def _exec_behind(
     gate: int, errors: int, command: list[str], environment: dict[str, str], restore: Callable[[], None]
-) -> None:
+) -> NoReturn:
     """Wait until the row is written, then become the agent. Never returns into the wrapper's code."""
     code = WRAP_FAILED
     try:
@@ -110,42 +150,73 @@ def _exec_behind(
         os._exit(code)
 
 
-def _exec(command: list[str], environment: dict[str, str]) -> None:
-    """Exec as execvp(3) does: a script without an interpreter line goes to the shell."""
+def _become(command: list[str], environment: dict[str, str]) -> NoReturn:
+    """Become the agent, with nobody to record it: better than not to start it."""
     try:
-        os.execvpe(command[0], command, environment)
+        _exec(command, environment)
     except OSError as error:
-        if error.errno != errno.ENOEXEC or not isinstance(error.filename, str | bytes):
-            raise
-        os.execve("/bin/sh", ["/bin/sh", os.fsdecode(error.filename), *command[1:]], environment)
+        number = error.errno or errno.ENOENT
+        _say_refused(command[0], number)
+        os._exit(_refusal_code(number))
+
+
+def _exec(command: list[str], environment: dict[str, str]) -> NoReturn:
+    """Exec as execvp(3) does: a script without an interpreter line goes to the shell.
+
+    `os.execvpe` looks further along PATH instead, and takes an empty name for each folder's own.
+    """
+    name = command[0]
+    refusal = OSError(errno.ENOENT, os.strerror(errno.ENOENT))
+    folders = [""] if "/" in name else environment.get("PATH", os.defpath).split(os.pathsep)
+    for folder in folders if name else ():
+        path = name if "/" in name else os.path.join(folder or os.curdir, name)
+        try:
+            os.execve(path, command, environment)
+        except OSError as error:
+            if error.errno == errno.ENOEXEC:
+                os.execve("/bin/sh", ["/bin/sh", path, *command[1:]], environment)
+            if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.EACCES):
+                raise
+            if error.errno == errno.EACCES or "/" in name:
+                refusal = error
+    raise refusal
 
 
 def _refusal_code(number: int) -> int:
     return _NOT_FOUND if number in (errno.ENOENT, errno.ENOTDIR) else _NOT_EXECUTABLE
 
 
-def _announce(directory: str, record: Record) -> None:
-    """Make the store known to the daemon. The agent runs by now: here imports may cost something."""
-    from supervisor import registry  # noqa: PLC0415  see above
-
-    if record.begun:
-        registry.announce(directory, record.created)
+def _say_refused(name: str, number: int) -> None:
+    say(f"{name}: {'command not found' if number == errno.ENOENT and '/' not in name else os.strerror(number)}")
 
 
-def _ending(cli: str, status: int, refused: int | None) -> Ending:
-    import time  # noqa: PLC0415  loaded already
+def _keep_standard_descriptors_free() -> None:
+    """Where stdin, stdout or stderr is closed, keep its number from the files and pipes that we are about to open.
 
-    from supervisor import ending  # noqa: PLC0415  with dataclasses: 10 ms that the agent need not wait for
-    from supervisor.models import Rank  # noqa: PLC0415  the same
+    What stands there instead is closed by the exec, so that the agent finds what we were given.
+    """
+    descriptor = os.open(os.devnull, os.O_RDWR)
+    while descriptor <= 2:
+        descriptor = os.open(os.devnull, os.O_RDWR)
+    os.close(descriptor)
 
-    now = time.time()
-    if refused is not None:
-        code = _refusal_code(refused)
-        say(f"{cli}: {'command not found' if code == _NOT_FOUND else os.strerror(refused)}")
-        return ending.not_started(code, at=now, error=errno.errorcode.get(refused, str(refused)))
-    return ending.ending_of(
-        status, rank=Rank.OWNER, ended_at=now, detected_at=now, settled_by="wrap", evidence={"source": "waitpid"}
-    )
+
+def _inherited_environment() -> dict[str, str]:
+    """Return the environment that we were started with: in the C locale Python sets LC_CTYPE (PEP 538)."""
+    environment = dict(os.environ)
+    if environment.get("LC_CTYPE") not in ("C.UTF-8", "C.utf8", "UTF-8"):
+        return environment
+    try:
+        with open("/proc/self/environ", "rb") as file:
+            started_with = file.read().split(b"\0")
+    except OSError:  # macOS
+        return environment
+    del environment["LC_CTYPE"]
+    for entry in started_with:
+        name, _, value = entry.partition(b"=")
+        if name == b"LC_CTYPE":
+            environment["LC_CTYPE"] = os.fsdecode(value)
+    return environment
 
 
 def _working_directory() -> str:

@@ -47,12 +47,16 @@ class Request:
 
 
 def asks_for_help(words: list[str]) -> bool:
-    """Tell whether ``--help`` stands among the wrapper's own options."""
-    for word in words:
-        if word == "--help":
+    """Tell whether a request for help stands among the wrapper's own options, and not as the value of one."""
+    position = 0
+    while position < len(words):
+        word = words[position]
+        if word in ("--help", "-h"):
             return True
-        if word == "--" or not word.startswith("-"):
+        option = _BY_NAME.get(word.partition("=")[0])
+        if option is None:
             return False
+        position += 1 if option.metavar is None or "=" in word else 2
     return False
 
 

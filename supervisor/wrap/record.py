@@ -39,43 +39,59 @@ class Record:
         self._warn = warn
         self._connection: sqlite3.Connection | None = None
         self._file: tuple[int, int] | None = None
+        self._created = False
         self._began_trying = time.monotonic()
+        self._begun = False
+        self._pending = False
+        self._announced = False
         self._warned = False
-        self.created = False
-        self.begun = False
-        self.pending = False
-        """Whether the beginning still waits for a lock."""
 
     def begin(self) -> None:
         """Record the beginning, waiting for the store at most `FIRST_WAIT`."""
         self._try_to_begin(FIRST_WAIT)
 
-    def begin_later(self) -> None:
-        """Try again what a lock has kept from being recorded; give up with a line after `GIVE_UP_AFTER`."""
-        self._try_to_begin(LATER_WAIT)
-        if self.pending and time.monotonic() - self._began_trying > GIVE_UP_AFTER:
-            self.pending = False
-            self._say(StoreBusy(f"{connections.store_file(self._run.directory)} stays locked by another process"))
+    def attend(self) -> float | None:
+        """Do what is left to do while the agent runs; return the seconds to the next time, None when all is done.
 
-    def finish(self, ending: Ending) -> None:
-        """Record the ending, and with it the beginning if that could not be recorded."""
+        Try again what a lock has kept from being recorded, and give up with a line after `GIVE_UP_AFTER`. Make the
+        store known. Load now what the ending needs: by then this program may have been replaced by another version.
+        """
+        if self._pending:
+            self._try_to_begin(LATER_WAIT)
+        if self._pending and time.monotonic() - self._began_trying > GIVE_UP_AFTER:
+            self._pending = False
+            self._say(StoreBusy(f"{connections.store_file(self._run.directory)} stays locked by another process"))
+        if self._begun:
+            self._announce()
+        try:
+            import resource  # noqa: F401, PLC0415  for `supervisor.wrap.signals.end_as`
+
+            import supervisor.ending  # noqa: F401, PLC0415  with dataclasses: 10 ms that the agent need not wait for
+        except Exception as error:  # noqa: BLE001  as everywhere here
+            self._say(error)
+        return RETRY_EVERY if self._pending else None
+
+    def finish(self, wait_status: int, *, ended_at: float, refused: int | None) -> None:
+        """Record the ending, and with it the beginning if that could not be recorded.
+
+        Args:
+            wait_status: the agent's, as waitpid(2) gives it.
+            ended_at: when that was, in Unix seconds.
+            refused: the errno with which it could not be started, None where it was.
+        """
         try:
             if self._connection is not None and self._file != self._file_now():
-                self.close()  # the store we began in is gone: the run goes whole into the one that stands there now
+                self._close()  # the store we began in is gone: the run goes whole into the one that stands there now
+                self._announced = self._created = False
             if self._connection is None:
                 self._open(connections.BUSY_TIMEOUT)
             assert self._connection is not None  # noqa: S101  _open has set it, or raised
             self._connection.execute(f"PRAGMA busy_timeout = {connections.BUSY_TIMEOUT * 1000:.0f}")
-            recording.finish_run(self._connection, self._run, ending)
+            recording.finish_run(self._connection, self._run, _ending(wait_status, ended_at, refused))
+            self._announce()
+            self._close()
         except Exception as error:  # noqa: BLE001  no trouble of ours may change how the agent's end is seen
             self._say(error)
-        self.close()
-
-    def close(self) -> None:
-        """Close the connection."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
 
     def _try_to_begin(self, timeout: float) -> None:
         try:
@@ -87,18 +103,22 @@ class Record:
             self._connection.execute(f"PRAGMA busy_timeout = {left}")
             recording.begin_run(self._connection, self._run)
         except Exception as error:  # noqa: BLE001  no trouble of ours may keep the agent from starting
-            self.pending = _is_lock(error)
-            if not self.pending:
+            self._pending = _is_lock(error)
+            if not self._pending:
                 self._say(error)
         else:
-            self.begun, self.pending = True, False
+            self._begun, self._pending = True, False
 
     def _open(self, timeout: float) -> None:
-        path = connections.store_file(self._run.directory)
-        created = not os.path.lexists(path)
+        if not os.path.lexists(connections.store_file(self._run.directory)):
+            self._created = True
         self._connection, _ = connections.open_for_writing(self._run.directory, timeout=timeout)
-        self.created = self.created or created
         self._file = self._file_now()
+
+    def _close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
 
     def _file_now(self) -> tuple[int, int] | None:
         try:
@@ -107,15 +127,46 @@ class Record:
             return None
         return status.st_dev, status.st_ino
 
+    def _announce(self) -> None:
+        """Make the store known to the daemon."""
+        if self._announced:
+            return
+        self._announced = True
+        try:
+            from supervisor import registry  # noqa: PLC0415  the agent runs by now: here imports may cost something
+
+            registry.add(self._run.directory, registry.Origin.CREATED if self._created else registry.Origin.FOUND)
+        except Exception as error:  # noqa: BLE001  as everywhere here
+            self._warn(f"the daemon does not learn of this store: {type(error).__name__}: {error}")
+
     def _say(self, error: Exception) -> None:
         if self._warned:
             return
         self._warned = True
         if isinstance(error, sqlite3.Error):
             error = connections.translate(self._run.directory, error)
-        what = "how this run ends" if self.begun else "this run"
+        what = "how this run ends" if self._begun else "this run"
         reason = str(error) if isinstance(error, StoreError) else f"{type(error).__name__}: {error}"
         self._warn(f"{what} is not recorded: {reason}")
+
+
+def _ending(wait_status: int, ended_at: float, refused: int | None) -> Ending:
+    from supervisor import ending  # noqa: PLC0415  see `Record.attend`
+    from supervisor.models import Rank  # noqa: PLC0415  the same
+
+    if refused is not None:
+        import errno  # noqa: PLC0415  rarely needed
+
+        name = errno.errorcode.get(refused, str(refused))
+        return ending.not_started(os.WEXITSTATUS(wait_status), at=ended_at, error=name)
+    return ending.ending_of(
+        wait_status,
+        rank=Rank.OWNER,
+        ended_at=ended_at,
+        detected_at=ended_at,
+        settled_by="wrap",
+        evidence={"source": "waitpid"},
+    )
 
 
 def _is_lock(error: Exception) -> bool:

@@ -2,7 +2,7 @@
 
 The wrapper blocks every signal and takes them one by one, so that none can interrupt a write or be lost in a race.
 What the kernel sends to the whole foreground group (Ctrl-C, Ctrl-Z, a resize, a hang-up) reaches the agent by itself;
-what a process sends to the wrapper alone is passed on. The two are told apart by siginfo (sigaction(2), si_code).
+what a process sends to the wrapper is passed on. The two are told apart by siginfo (sigaction(2), si_code).
 """
 
 from __future__ import annotations
@@ -10,10 +10,12 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from typing import NoReturn
 
 _PYTHON_IGNORES = (signal.SIGPIPE, signal.SIGXFSZ)
 """Python ignores these from its start, so what they were before is not known: the agent gets the default."""
@@ -46,74 +48,141 @@ class Inherited:
         signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
 
 
-def wait_for(agent: int, *, every: float, due: Callable[[], Callable[[], None] | None]) -> int:
+def wait_for(agent: int, *, after: float, attend: Callable[[], float | None]) -> int:
     """Wait for the agent to end, passing on signals and stopping along with it; return its wait(2) status.
 
     Args:
         agent: its pid, a child of ours.
-        every: seconds between calls of what ``due`` returns.
-        due: returns work to be done meanwhile, None when there is none (left): then nothing wakes the wrapper.
+        after: seconds to the first call of ``attend``.
+        attend: does work meanwhile; returns the seconds to its next call, None when there is no more: then nothing
+            but signals wakes the wrapper.
     """
-    while True:
-        ended = _changes(agent)
-        if ended is not None:
-            return ended
-        work = due()
-        number, passes_on = _next_signal(None if work is None else every)
-        if number is None and work is not None:
-            work()
-        elif number is not None and number != signal.SIGCHLD and passes_on:
-            os.kill(agent, number)  # not yet reaped, so its pid is still its own
+    due: float | None = time.monotonic() + after
+    while (status := _ended(agent)) is None:
+        received = _next_signal(None if due is None else max(0.0, due - time.monotonic()))
+        if received is None:
+            pause = attend()
+            due = None if pause is None else time.monotonic() + pause
+        elif _is_to_be_passed_on(received, agent):
+            _send(agent, received.number)
+    return status
 
 
-def end_as(status: int) -> None:
-    """End this process as its agent ended: the same exit code, or the same signal, and no second core file.
-
-    Does not return.
-    """
+def end_as(status: int) -> NoReturn:
+    """End this process as its agent ended: the same exit code, or the same signal, and no second core file."""
     if os.WIFSIGNALED(status):
-        import resource  # noqa: PLC0415  rarely needed
-
         number = os.WTERMSIG(status)
-        resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
-        if number != signal.SIGKILL:
+        _forbid_core()
+        try:  # noqa: SIM105  as everywhere here
             signal.signal(number, signal.SIG_DFL)
+        except (OSError, ValueError):  # SIGKILL, and those that the C library keeps to itself
+            pass
         os.kill(os.getpid(), number)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})
         os._exit(128 + number)  # a signal that ends others but not us
     os._exit(os.WEXITSTATUS(status))
 
 
-def _changes(agent: int) -> int | None:
+class _Received:
+    """A signal that we took, and what siginfo says of its sender; ``code`` is positive where that is the kernel."""
+
+    __slots__ = ("code", "number", "sender")
+
+    def __init__(self, number: int, code: int, sender: int) -> None:
+        self.number = number
+        self.code = code
+        self.sender = sender
+
+
+def _ended(agent: int) -> int | None:
     """Reap the agent if it has ended; stop with it if it has stopped."""
-    while True:
-        pid, status = os.waitpid(agent, os.WNOHANG | os.WUNTRACED)
-        if pid == 0:
-            return None
-        if not os.WIFSTOPPED(status):
-            return status
-        if _has_terminal():
-            os.kill(os.getpid(), signal.SIGSTOP)  # so that the shell sees the job stop; SIGCONT wakes both
+    status = _change(agent)
+    while status is not None and (os.WIFSTOPPED(status) or os.WIFCONTINUED(status)):
+        woken = os.WIFSTOPPED(status) and _stop_like(os.WSTOPSIG(status))
+        status = _change(agent)
+        if woken and status is None:  # who continued us has not continued the agent, but meant it
+            _send(agent, signal.SIGCONT)
+    return status
 
 
-def _next_signal(timeout: float | None) -> tuple[int | None, bool]:
-    """Take the next signal; tell also whether it must be passed on."""
+def _change(agent: int) -> int | None:
+    pid, status = os.waitpid(agent, os.WNOHANG | os.WUNTRACED | os.WCONTINUED)
+    return status if pid else None
+
+
+def _stop_like(number: int) -> bool:
+    """Stop, so that the shell sees the job stopped; return when continued, telling whether we were stopped at all.
+
+    Unlike SIGSTOP these do not stop an orphaned process group, which nobody would continue (setpgid(2), notes).
+    """
+    if number == signal.SIGSTOP:
+        number = signal.SIGTSTP
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})
+    signal.pthread_sigmask(signal.SIG_BLOCK, {number})
+    woken = signal.SIGCONT in signal.sigpending()
+    if woken:
+        signal.sigwait({signal.SIGCONT})
+    return woken
+
+
+def _next_signal(timeout: float | None) -> _Received | None:
+    """Take the next signal; None if there is none for ``timeout`` seconds."""
+    every = signal.valid_signals()
     if sys.platform == "darwin":
         # No sigwaitinfo there: guess by the kind. Written from sigwait(2); it has not been run.
-        number = signal.sigwait(signal.valid_signals())
-        return number, number not in _FROM_TERMINAL
-    every = signal.valid_signals()
+        signal.setitimer(signal.ITIMER_REAL, 0 if timeout is None else max(timeout, 0.001))
+        number = signal.sigwait(every)
+        if number == signal.SIGALRM:
+            return None
+        return _Received(number, int(number in _FROM_TERMINAL), 0)
     info = signal.sigwaitinfo(every) if timeout is None else signal.sigtimedwait(every, timeout)
-    if info is None:
-        return None, False
-    # Processes send with a code of 0 or less; what our own writes cause (SIGPIPE, SIGXFSZ) bears our own pid.
-    return info.si_signo, info.si_code <= 0 and info.si_pid != os.getpid()
+    return None if info is None else _Received(info.si_signo, info.si_code, info.si_pid)
 
 
-def _has_terminal() -> bool:
-    try:
-        descriptor = os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except OSError:
+def _is_to_be_passed_on(received: _Received, agent: int) -> bool:
+    if received.number == signal.SIGCHLD:
         return False
-    os.close(descriptor)
-    return True
+    if received.code > 0:  # from the kernel: all but what it sends to one process has reached the agent too
+        if received.number in (signal.SIGHUP, signal.SIGCONT):  # a hang-up comes to the session's leader alone
+            return os.getsid(0) == os.getpid()
+        return received.number == signal.SIGALRM  # alarm(2) outlives the exec by which we were started
+    # What our own writes cause (SIGPIPE, SIGXFSZ) bears our own pid.
+    return received.sender != os.getpid() and not _descends_from(agent, received.sender)
+
+
+def _descends_from(agent: int, pid: int) -> bool:
+    """Tell whether a process is the agent or below it: what those send to their own group has reached the agent."""
+    if sys.platform != "linux":
+        return False
+    from supervisor.process import procfs  # noqa: PLC0415  loaded already
+
+    try:
+        while pid not in (agent, os.getpid(), 0):
+            pid = procfs.read_stat(pid).ppid
+    except (OSError, ValueError):
+        return False
+    return pid == agent
+
+
+def _send(agent: int, number: int) -> None:
+    try:  # noqa: SIM105  contextlib costs a wrapped agent 3 ms
+        os.kill(agent, number)  # not yet reaped, so its pid is still its own
+    except PermissionError:  # it has become another user's
+        pass
+
+
+def _forbid_core() -> None:
+    """Set the limit of core files so that none is written.
+
+    A program in core_pattern gets one in spite of the limit 0, but not of 1 (fs/coredump.c, "recursive crashes").
+    """
+    try:
+        import resource  # noqa: PLC0415  rarely needed
+
+        _, hard = resource.getrlimit(resource.RLIMIT_CORE)
+        least = 0 if hard == 0 or sys.platform == "darwin" else 1
+        resource.setrlimit(resource.RLIMIT_CORE, (least, hard))
+    except (ImportError, OSError):  # no descriptor is left: better a second core than another end
+        pass

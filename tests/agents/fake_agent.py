@@ -1,0 +1,142 @@
+"""A fake agent: does what its arguments say, step by step, with the standard library alone.
+
+Steps, each with its arguments:
+
+    say TEXT            write TEXT and a newline to stdout
+    report FILE         write a JSON object of what was inherited to FILE (made by a rename, so never half there)
+    trap SIGNAL         from now on write the signal's name to stdout when it comes
+    ignore SIGNAL       ignore it
+    take SIGNAL         wait until a trapped signal has come, as often as asked so far
+    line                read a line from stdin and write it to stdout in brackets
+    copy                copy stdin to stdout, byte by byte as it is
+    await FILE          wait until FILE is there
+    touch FILE          make FILE
+    send SIGNAL WHOM    send a signal to ``self``, ``group`` or ``parent``
+    exit N              end with an exit code
+"""
+
+from __future__ import annotations
+
+import collections
+import json
+import os
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from types import FrameType
+
+came: collections.Counter[int] = collections.Counter()
+asked: collections.Counter[int] = collections.Counter()
+
+
+def number_of(name: str) -> int:
+    """Return a signal's number, given as such, or as TERM, RTMIN and so on."""
+    return int(name) if name.isdigit() else int(signal.Signals[f"SIG{name}"])
+
+
+def note(number: int, _frame: FrameType | None) -> None:
+    """Count a signal and say so."""
+    came[number] += 1
+    say(signal.Signals(number).name)
+
+
+def say(text: str) -> None:
+    """Write a line, in one piece."""
+    os.write(1, os.fsencode(text) + b"\n")
+
+
+def inherited() -> dict[str, object]:
+    """Return what a process is given by the one that started it; texts are decoded as Latin-1, byte by byte."""
+    with open("/proc/self/environ", "rb") as file:
+        environment = dict(entry.partition(b"=")[::2] for entry in file.read().split(b"\0")[:-1])
+    with open("/proc/self/cmdline", "rb") as file:
+        arguments = file.read().split(b"\0")[:-1]
+    umask = os.umask(0)
+    os.umask(umask)
+    return {
+        "pid": os.getpid(),
+        "ppid": os.getppid(),
+        "pgid": os.getpgrp(),
+        "sid": os.getsid(0),
+        "cwd": os.getcwd(),
+        "umask": umask,
+        "environment": {name.decode("latin-1"): value.decode("latin-1") for name, value in environment.items()},
+        "arguments": [argument.decode("latin-1") for argument in arguments],
+        "descriptors": [number for number in range(64) if is_open(number)],
+        "foreground": os.tcgetpgrp(0) if is_open(0) and os.isatty(0) else None,
+    }
+
+
+def is_open(descriptor: int) -> bool:
+    """Tell whether a descriptor is open."""
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True
+
+
+def report(path: str) -> None:
+    """Write what was inherited."""
+    with open(f"{path}.draft", "w", encoding="utf-8") as file:
+        json.dump(inherited(), file)
+    os.rename(f"{path}.draft", path)
+
+
+def take(name: str) -> None:
+    """Wait for a trapped signal."""
+    number = number_of(name)
+    asked[number] += 1
+    while came[number] < asked[number]:
+        time.sleep(0.002)
+
+
+def line() -> None:
+    """Read a line, a byte at a time so that nothing behind it is taken."""
+    read = b""
+    while not read.endswith(b"\n"):
+        byte = os.read(0, 1)
+        if not byte:
+            break
+        read += byte
+    say(f"[{os.fsdecode(read.strip())}]")
+
+
+def wait_for_file(path: str) -> None:
+    """Wait until a file is there."""
+    while not os.path.lexists(path):
+        time.sleep(0.002)
+
+
+def send(name: str, whom: str) -> None:
+    """Send a signal."""
+    os.kill({"self": os.getpid(), "group": 0, "parent": os.getppid()}[whom], number_of(name))
+
+
+STEPS: dict[str, Callable[..., object]] = {
+    "say": say,
+    "report": report,
+    "trap": lambda name: signal.signal(number_of(name), note),
+    "ignore": lambda name: signal.signal(number_of(name), signal.SIG_IGN),
+    "take": take,
+    "line": line,
+    "copy": lambda: shutil.copyfileobj(sys.stdin.buffer, sys.stdout.buffer),
+    "await": wait_for_file,
+    "touch": lambda path: os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600)),
+    "send": send,
+    "exit": lambda code: os._exit(int(code)),
+}
+
+
+def main(words: Iterator[str]) -> None:
+    """Do what the words say."""
+    for word in words:
+        step = STEPS[word]
+        code = getattr(step, "__code__")  # noqa: B009  every step is a function of ours
+        step(*(next(words) for _ in range(code.co_argcount)))
+
+
+if __name__ == "__main__":
+    main(iter(sys.argv[1:]))

@@ -1,0 +1,118 @@
+"""The options of wrap: the fast parser and click's are made from one table, and must read alike."""
+
+from __future__ import annotations
+
+import shlex
+
+import click
+import pytest
+
+from supervisor.cli.app import cli
+from supervisor.cli.wrap import request_of, wrap
+from supervisor.wrap.options import OPTIONS, Request, UsageError, asks_for_help, parse
+
+HELP, REFUSED = "help", "refused"
+
+Read = tuple[list[str], str | None, str | None, bool]
+
+COMMAND_LINES: list[tuple[list[str], Read | str]] = [
+    ([], ([], None, None, False)),
+    (["claude"], (["claude"], None, None, False)),
+    (["claude", "--help", "--version", "--", "-x"], (["claude", "--help", "--version", "--", "-x"], None, None, False)),
+    (["claude", "-h"], (["claude", "-h"], None, None, False)),
+    (["claude", "--default", "--project", "x"], (["claude", "--default", "--project", "x"], None, None, False)),
+    (["claude", ""], (["claude", ""], None, None, False)),
+    (["", "x"], (["", "x"], None, None, False)),
+    (["-"], (["-"], None, None, False)),
+    (["-", "--default"], (["-", "--default"], None, None, False)),
+    (["--", "claude"], (["claude"], None, None, False)),
+    (["--", "--default"], (["--default"], None, None, False)),
+    (["--", "--help"], (["--help"], None, None, False)),
+    (["--", "--", "x"], (["--", "x"], None, None, False)),
+    (["--"], ([], None, None, False)),
+    (["--default", "claude"], (["claude"], None, None, True)),
+    (["--default", "--default", "claude"], (["claude"], None, None, True)),
+    (["--default", "--", "claude", "--"], (["claude", "--"], None, None, True)),
+    (["--project", "/d", "claude", "-p"], (["claude", "-p"], "/d", None, False)),
+    (["--project=/d", "claude"], (["claude"], "/d", None, False)),
+    (["--project=", "claude"], (["claude"], "", None, False)),
+    (["--project", "", "claude"], (["claude"], "", None, False)),
+    (["--project=a=b", "claude"], (["claude"], "a=b", None, False)),
+    (["--project", "a", "--project", "b", "claude"], (["claude"], "b", None, False)),
+    (["--prompt", "fix it", "claude"], (["claude"], None, "fix it", False)),
+    (["--prompt=-h", "claude"], (["claude"], None, "-h", False)),
+    (["--prompt", "--help", "claude"], (["claude"], None, "--help", False)),
+    (["--prompt", "--", "claude"], (["claude"], None, "--", False)),
+    (["--prompt", "--default", "claude"], (["claude"], None, "--default", False)),
+    (["--prompt", "x"], ([], None, "x", False)),
+    (["--default", "--prompt", "x", "--project", "/d", "a", "b"], (["a", "b"], "/d", "x", True)),
+    (["--help"], HELP),
+    (["-h"], HELP),
+    (["--default", "-h"], HELP),
+    (["--default", "--help", "claude"], HELP),
+    (["--project", "/d", "--help"], HELP),
+    (["--project=/d", "--help", "claude"], HELP),
+    (["--project"], REFUSED),
+    (["--prompt"], REFUSED),
+    (["--default", "--prompt"], REFUSED),
+    (["--default=yes", "claude"], REFUSED),
+    (["--defaul", "claude"], REFUSED),
+    (["--no-default", "claude"], REFUSED),
+    (["--nosuch", "claude"], REFUSED),
+    (["--nosuch=x", "claude"], REFUSED),
+    (["--nosuch", "--help"], REFUSED),
+    (["-p", "claude"], REFUSED),
+    (["---", "claude"], REFUSED),
+]
+
+each = pytest.mark.parametrize(
+    ("words", "expected"), [pytest.param(*line, id=shlex.join(line[0]) or "nothing") for line in COMMAND_LINES]
+)
+
+
+def as_read(request: Request) -> Read:
+    """Return a request as the table spells it."""
+    return request.command, request.project, request.prompt, request.default
+
+
+@each
+def test_fast_parser(words: list[str], expected: Read | str) -> None:
+    """The fast parser reads every command line as the table says."""
+    if asks_for_help(words):
+        assert expected == HELP
+        return
+    try:
+        assert as_read(parse(words)) == expected
+    except UsageError:
+        assert expected == REFUSED
+
+
+@each
+def test_click(words: list[str], expected: Read | str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Click reads every command line as the table says, so that its help tells the truth."""
+    group = click.Context(cli, **cli.context_settings)
+    try:
+        context = wrap.make_context("wrap", list(words), parent=group)
+        assert as_read(request_of(**context.params)) == expected
+    except click.exceptions.Exit:
+        assert expected == HELP
+        assert "Usage:" in capsys.readouterr().out
+    except click.UsageError:
+        assert expected == REFUSED
+
+
+def test_help_lists_every_option(capsys: pytest.CaptureFixture[str]) -> None:
+    """The help shows each option of the table with the name of its value and the beginning of its text."""
+    with pytest.raises(click.exceptions.Exit):
+        wrap.make_context("wrap", ["--help"])
+    shown = capsys.readouterr().out
+    for option in OPTIONS:
+        assert f"{option.name} {option.metavar or ''}".strip() in shown
+        assert option.help[:20] in " ".join(shown.split())
+
+
+@pytest.mark.parametrize("words", [["--nosuch"], ["--project"], ["--default=1"]])
+def test_refusals_name_the_option(words: list[str]) -> None:
+    """What is wrong is said with the option's name."""
+    with pytest.raises(UsageError, match=words[0].partition("=")[0]):
+        parse(words)

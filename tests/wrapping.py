@@ -1,0 +1,112 @@
+"""Tools for tests of wrap: the fake agent, what was recorded, and a terminal."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import select
+import sqlite3
+import struct
+import subprocess
+import sys
+import termios
+import time
+from pathlib import Path
+from typing import Any
+
+from kit import Processes
+
+from supervisor.process import procfs
+
+AGENT = Path(__file__).parent / "agents" / "fake_agent.py"
+STORE = Path(".agent-yes") / "store.sqlite"
+
+_RUNS = """
+SELECT runs.*, dir, cmd, prompt, token, cli, cwd, owner_pid, cause, rank, term_signal, core_dumped, settled_by
+FROM runs JOIN projects ON projects.id = runs.project_id
+LEFT JOIN run_process ON run_process.run_id = runs.id LEFT JOIN run_ending ON run_ending.run_id = runs.id
+ORDER BY runs.id
+"""
+
+
+def agent(*steps: object) -> list[str]:
+    """Return the command line of a fake agent that does these steps."""
+    return [sys.executable, "-S", "-E", str(AGENT), *(str(step) for step in steps)]
+
+
+def recorded_runs(project: Path) -> list[dict[str, Any]]:
+    """Return all that a store says of its runs, oldest first."""
+    connection = sqlite3.connect(project / STORE)
+    connection.row_factory = sqlite3.Row
+    try:
+        return [dict(row) for row in connection.execute(_RUNS)]
+    finally:
+        connection.close()
+
+
+def recorded_run(project: Path) -> dict[str, Any]:
+    """Return what a store says of its only run."""
+    (run,) = recorded_runs(project)
+    return run
+
+
+def is_stopped(pid: int) -> bool:
+    """Tell whether a signal holds a process."""
+    return procfs.read_stat(pid).is_stopped
+
+
+def children(pid: int) -> list[int]:
+    """Return the children of a process."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+class Terminal:
+    """A terminal, and a program that leads the session on it."""
+
+    def __init__(self, processes: Processes, *argv: str, **options: Any) -> None:
+        self._master, slave = pty.openpty()
+        self._unseen = b""
+        self.program: subprocess.Popen[str] = processes.start(
+            *argv,
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+            **options,
+        )
+        os.close(slave)
+
+    def __enter__(self) -> Terminal:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.hang_up()
+
+    def type(self, keys: str) -> None:
+        """Press keys."""
+        os.write(self._master, keys.encode())
+
+    def expect(self, text: str, timeout: float = 20.0) -> str:
+        """Wait until a text is shown that has not been expected before; return what was shown before it."""
+        wanted, deadline = text.encode(), time.monotonic() + timeout
+        while wanted not in self._unseen:
+            if not select.select([self._master], [], [], max(0.0, deadline - time.monotonic()))[0]:
+                raise AssertionError(f"{text!r} is not shown within {timeout} s, but {self._unseen!r}")
+            try:
+                self._unseen += os.read(self._master, 65536)
+            except OSError:
+                raise AssertionError(f"the program has left the terminal; shown was {self._unseen!r}") from None
+        before, _, self._unseen = self._unseen.partition(wanted)
+        return before.decode(errors="replace")
+
+    def resize(self, lines: int, columns: int) -> None:
+        """Change the size of the window."""
+        fcntl.ioctl(self._master, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+
+    def hang_up(self) -> None:
+        """Close the terminal."""
+        if self._master >= 0:
+            os.close(self._master)
+            self._master = -1
