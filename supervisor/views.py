@@ -241,10 +241,11 @@ def find_project_view(word: str | None) -> ProjectView:
         if not kept:
             raise NotFound(f"there is no project in {directory}", "start an agent there: agent-yes-supervise wrap CLI")
         found = [view for view in kept if view.summary.project.dir == directory] or kept
-    if len(found) > 1:
-        listed = _listed([view.summary.project.dir for view in found])
-        raise NotFound(f"{word or directory!r} names several projects: {listed}", "give the path of one")
-    return found[0]
+    if len(found) == 1:
+        return found[0]
+    stores = sorted({view.directory for view in found})
+    listed = _listed(stores if len(stores) > 1 else [view.summary.project.dir for view in found])
+    raise NotFound(f"{word or stores[0]!r} names several projects: {listed}", "give the path of one")
 
 
 def _find_by_pid(word: str) -> RunView:
@@ -257,7 +258,7 @@ def _find_by_pid(word: str) -> RunView:
         directories,
         lambda store: _look(store, names[store.directory], lambda: store.details(pid=int(number))),
     )
-    matches = [view for view in found if view.detail.run.status is RunStatus.RUNNING] or found
+    matches = [view for view in found if view.may_run] or found
     if len(matches) == 1:
         return matches[0]
     if matches:
