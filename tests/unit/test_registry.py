@@ -58,10 +58,9 @@ def test_entries(project: Path) -> None:
     assert registry.entries() == []
     for name in ("b", "a", "c"):
         (project / name).mkdir()
-        registry.add(str(project / name), FOUND)
-    (project / "link").symlink_to(project / "a")
-    registry.add(str(project / "link"), FOUND)
-    registry.add(f"{project}/b/../b/", FOUND)
+        (project / f"link to {name}").symlink_to(project / name)
+        registry.add(str(project / f"link to {name}"), FOUND)
+        registry.add(f"{project}/{name}/../{name}/", FOUND)
     assert [entry.dir for entry in registry.entries()] == [str(project / name) for name in "abc"]
 
 

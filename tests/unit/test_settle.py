@@ -163,12 +163,15 @@ def test_an_ending_that_its_owner_overwrote_stays(store: SupervisedStore) -> Non
     assert found.overwritten
 
 
-def test_the_moment_of_an_end_is_part_of_it(store: SupervisedStore) -> None:
-    """An owner that says the same at another moment has overwritten the ending too."""
+@pytest.mark.parametrize("change", ["status = 'completed'", "exit_code = 1", "exit_code = NULL", "ended_at = 4711"])
+def test_an_ending_is_replaced_only_as_a_whole(store: SupervisedStore, change: str) -> None:
+    """A row of which anyone has changed any part since it was settled is not settled again, by whatever rank."""
     claim = running(store)
-    store.settle([(claim, ending())])
-    store.mark_run_as_crashed(claim.run_id)
-    assert store.settle([(claim, ending(KERNEL, **KILLED))]) == [False]
+    store.settle([(claim, ending(exit_code=3))])
+    execute(Path(store.directory), f"UPDATE runs SET {change}")
+    before = row(store, claim.run_id)
+    assert store.settle([(claim, ending(OWNER, **KILLED))]) == [False]
+    assert row(store, claim.run_id) == before
 
 
 def test_a_run_that_runs_again_is_settled_again(store: SupervisedStore) -> None:
