@@ -97,13 +97,13 @@ def dead_pid() -> int:
 
 
 class Original:
-    """Writes a store the way the original module does: its SQL, its pragmas, one connection, no busy timeout."""
+    """Writes a store the way the original module does under Node: its SQL, its pragmas, one connection, 5 s for locks."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         folder = directory / ".agent-yes"
         folder.mkdir(exist_ok=True)
-        self.connection = sqlite3.connect(folder / "store.sqlite", isolation_level=None, timeout=0)
+        self.connection = sqlite3.connect(folder / "store.sqlite", isolation_level=None, timeout=5)
         self.connection.execute("PRAGMA journal_mode = WAL")
         self.connection.executescript(
             'create table if not exists "projects" ("id" integer primary key autoincrement, "dir" text not null unique,'
