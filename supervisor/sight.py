@@ -117,7 +117,15 @@ class _FirstSight:
             return Sight(claim, screened)
         assert isinstance(claim.pid, int)  # noqa: S101  screened
         seen, descriptor = self._look(claim.pid)
-        proven, looks = stamp is not None and _is_of(self.scene, stamp), None
+        try:
+            return self._judged(claim, seen, descriptor, proven=stamp is not None and _is_of(self.scene, stamp))
+        except BaseException:
+            if descriptor is not None:
+                os.close(descriptor)
+            raise
+
+    def _judged(self, claim: Claim, seen: Facts, descriptor: int | None, *, proven: bool) -> Sight:
+        looks = None
         verdict = self.judge(claim, seen, proven=proven)
         if verdict.line in _ASKS_FOR_LOOKS:
             looks = self._looks(claim, seen.pid)

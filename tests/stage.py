@@ -13,7 +13,8 @@ from typing import Any, Self
 
 from kit import Original, rows
 
-from supervisor.daemon.store_runs import Means, Settled, StoreRuns
+from supervisor.daemon.means import Means, Settled
+from supervisor.daemon.store_runs import StoreRuns
 from supervisor.daemon.supervisor import Supervisor
 from supervisor.process import facts
 from supervisor.process.judge import Facts

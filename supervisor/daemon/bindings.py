@@ -46,7 +46,10 @@ class Identity:
 
 @dataclass(slots=True)
 class Bound:
-    """A running row tied to the process that was seen for it."""
+    """A running row tied to the process that was seen for it.
+
+    ``cause`` is why the run ended if no exit status tells.
+    """
 
     claim: Claim
     process: Identity
@@ -55,6 +58,7 @@ class Bound:
     line: str
     owner: Identity | None
     parent: Identity | None
+    cause: Cause
 
     @property
     def own_owner(self) -> bool:
@@ -81,7 +85,7 @@ class Bound:
         """Return how the run ended, from the exit of its process."""
         evidence = {"source": source, "bound": self.line}
         if status is None or not self.identified:
-            return ending_without_status(Cause.LOST, detected_at=detected_at, settled_by=settled_by, evidence=evidence)
+            return ending_without_status(self.cause, detected_at=detected_at, settled_by=settled_by, evidence=evidence)
         return ending_of(
             status,
             rank=Rank.KERNEL,
@@ -140,6 +144,7 @@ def bind(sight: Sight) -> Bound:
         line=sight.verdict.line,
         owner=owner,
         parent=parent,
+        cause=sight.verdict.cause or Cause.LOST,
     )
 
 

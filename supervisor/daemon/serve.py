@@ -12,7 +12,7 @@ from supervisor import paths, registry
 from supervisor.daemon.discover import discover
 from supervisor.daemon.jobs import SWEEP_EVERY, start_jobs
 from supervisor.daemon.lock import DaemonLock
-from supervisor.daemon.store_runs import Means
+from supervisor.daemon.means import Means
 from supervisor.daemon.supervisor import Supervisor
 from supervisor.daemon.watch import Changes
 

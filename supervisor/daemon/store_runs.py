@@ -9,18 +9,18 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from supervisor import sight
 from supervisor.daemon.bindings import REAP_GRACE, Bound, Dying, Identity, Suspect, Unwritten, bind, polled_exit
+from supervisor.daemon.means import Key, Means, OwnerKey, Settled
 from supervisor.daemon.watch import StoreWatch
 from supervisor.ending import ending_without_status
 from supervisor.models import Claim, Ending
-from supervisor.process import exits, facts, pidfd
-from supervisor.process.exits import Exit, ExitWatcher
-from supervisor.process.judge import Facts, Scene, State, Verdict
+from supervisor.process import exits, pidfd
+from supervisor.process.exits import Exit
+from supervisor.process.judge import State, Verdict
 from supervisor.process.stamp import stamp_of
 from supervisor.sight import Sight
 
@@ -32,6 +32,11 @@ log = logging.getLogger(__name__)
 SECOND_LOOK = 2.0
 """Seconds between the two looks of which both must show a row dead that was never bound."""
 
+REUSED_LOOK = 5.0
+"""The same where the only sign is that a stranger has the row's pid."""
+
+_REUSED = "F21"
+
 MASS_LOOK = 10.0
 """The same when more than `MASS` rows and more than half of a store look dead at once: is /proc in trouble?"""
 
@@ -42,46 +47,6 @@ LONGEST_RETRY = 30.0
 """Seconds until a write is tried again that a lock, a full disk or missing rights have kept from the store.
 
 It doubles from the one to the other."""
-
-FD_RESERVE = 64
-"""Descriptors kept free for stores and logs; runs beyond them are polled."""
-
-
-class Key(NamedTuple):
-    """A run across stores."""
-
-    directory: str
-    run_id: int
-
-
-class OwnerKey(NamedTuple):
-    """The owner of a dying run, as something to watch."""
-
-    run: Key
-
-
-class Settled(NamedTuple):
-    """A run that has been settled, for those who want to tell."""
-
-    directory: str
-    claim: Claim
-    ending: Ending
-
-
-@dataclass(slots=True)
-class Means:
-    """What the runs of all stores share.
-
-    ``fd_limit`` is the number of descriptors that this process may have; ``clock`` is monotonic, in seconds.
-    """
-
-    settled_by: str = "daemon"
-    fd_limit: int = 1024
-    clock: Callable[[], float] = time.monotonic
-    look: Callable[[int], tuple[Facts, int | None]] = facts.look
-    on_settled: Callable[[Settled], None] = lambda _: None
-    exits: ExitWatcher = field(default_factory=ExitWatcher)
-    scene: Scene = field(default_factory=facts.scene)
 
 
 class StoreRuns:
@@ -219,7 +184,7 @@ class StoreRuns:
                 wait = min(tried.get(claim.run_id, RETRY / 2) * 2, LONGEST_RETRY)
                 self._unwritten[claim.run_id] = Unwritten(claim, ending, wait, self._means.clock() + wait)
             elif written[index]:
-                self._tell(Settled(self.watch.directory, claim, ending))
+                self._means.tell(Settled(self.watch.directory, claim, ending))
             else:
                 log.debug("%s#%s has been recorded by its owner", self.watch.directory, claim.run_id)
 
@@ -260,24 +225,17 @@ class StoreRuns:
 
     def _see(self, claims: Iterable[Claim]) -> list[Sight]:
         store, scene = self.watch.store, self._means.scene
-        sights = sight.see(store, claims, matched_before=self._matched, scene=scene, look=self._look)
+        sights = sight.see(store, claims, matched_before=self._matched, scene=scene, look=self._means.look_within_limit)
         self._matched = self._matched or any(seen.matched for seen in sights)
         return sights
-
-    def _look(self, pid: int) -> tuple[Facts, int | None]:
-        """Look at a process, and keep its pidfd if descriptors are not running out."""
-        seen, descriptor = self._means.look(pid)
-        if descriptor is not None and descriptor >= self._means.fd_limit - FD_RESERVE:
-            os.close(descriptor)
-            descriptor = None
-        return seen, descriptor
 
     def _first_sight(self, claims: list[Claim], *, running: int) -> None:
         sights, now = self._see(claims), self._means.clock()
         doubtful = [seen for seen in sights if seen.verdict.state is State.DEAD and not seen.verdict.certain]
         mass = len(doubtful) > MASS and len(doubtful) * 2 > running
         for seen in doubtful:
-            self._suspects[seen.claim.run_id] = Suspect(seen, now, now + (MASS_LOOK if mass else SECOND_LOOK))
+            wait = MASS_LOOK if mass else REUSED_LOOK if seen.verdict.line == _REUSED else SECOND_LOOK
+            self._suspects[seen.claim.run_id] = Suspect(seen, now, now + wait)
         for seen in sights:
             if seen.verdict.bind:
                 self._bind(seen)
@@ -359,8 +317,12 @@ class StoreRuns:
         unchanged = [run_id for run_id in due if _same_row(suspects[run_id].sight.claim, rows.get(run_id))]
         endings = []
         for run_id, seen in zip(unchanged, self._see(rows[run_id] for run_id in unchanged), strict=True):
-            if seen.verdict.state is State.DEAD:
-                endings += self._confirm(suspects[run_id], seen)
+            first = suspects[run_id]
+            # A stranger that came after the first look has been seen once only.
+            if seen.verdict.state is State.DEAD and (
+                seen.verdict.line != _REUSED or first.sight.verdict.line == _REUSED
+            ):
+                endings += self._confirm(first, seen)
             seen.close()
         for suspect in suspects.values():
             suspect.sight.close()
@@ -389,23 +351,6 @@ class StoreRuns:
             self._watch_owner(second.claim.run_id, bound)
             return []
         return [(second.claim, self._ending(bound, ended, time.time()))]
-
-    def _tell(self, settled: Settled) -> None:
-        claim, ending = settled.claim, settled.ending
-        code = "" if ending.exit_code is None else f" with {ending.exit_code}"
-        evidence = ", ".join(f"{name}: {value}" for name, value in ending.evidence.items())
-        log.info(
-            "settled %s#%s (%s, pid %s): %s%s, %s; %s",
-            settled.directory,
-            claim.run_id,
-            claim.cli,
-            claim.pid,
-            ending.status,
-            code,
-            ending.cause,
-            evidence,
-        )
-        self._means.on_settled(settled)
 
 
 def _due(waiting: dict[int, Dying] | dict[int, Suspect] | dict[int, Unwritten], now: float) -> list[int]:

@@ -11,7 +11,8 @@ import logging
 import time
 from collections.abc import Iterable, Iterator
 
-from supervisor.daemon.store_runs import Key, Means, OwnerKey, StoreRuns
+from supervisor.daemon.means import Key, Means, OwnerKey
+from supervisor.daemon.store_runs import StoreRuns
 from supervisor.models import Claim, Ending
 
 log = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ from nursery import Nursery, linux
 from stage import NOBODY, absent, pidfds
 
 from supervisor import sight
-from supervisor.process import facts, namespace
+from supervisor.process import facts, judge, namespace
 from supervisor.process.judge import Facts, Scene
 from supervisor.process.stamp import stamp_of
 from supervisor.sight import Sight
@@ -167,4 +167,19 @@ def test_a_look_is_closed(original: Original, see: Seen, processes: Processes) -
     assert pidfds() == before + 1
     seen.close()
     seen.close()
+    assert pidfds() == before
+
+
+def test_a_look_that_cannot_be_judged_is_closed(
+    original: Original, see: Seen, processes: Processes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bug in the judging leaves no pidfd open: it would come again at every look."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("a bug")
+
+    run = original.create_run(Nursery(processes).born())
+    monkeypatch.setattr(judge, "judge", fail)
+    before = pidfds()
+    assert see()[run].verdict.line == "-"
     assert pidfds() == before

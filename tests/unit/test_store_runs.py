@@ -8,6 +8,7 @@ import os
 import signal
 import sqlite3
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,10 +18,11 @@ from nursery import Nursery, linux, tells_exits
 from stage import NOBODY, Stage, absent, identity
 
 from supervisor.daemon.bindings import OWNER_GRACE, REAP_GRACE, STOPPED_OWNER_GRACE, UNKNOWN_WRITER_GRACE
-from supervisor.daemon.store_runs import FD_RESERVE, LONGEST_RETRY, MASS_LOOK, RETRY, SECOND_LOOK, StoreRuns
+from supervisor.daemon.means import FD_RESERVE
+from supervisor.daemon.store_runs import LONGEST_RETRY, MASS_LOOK, RETRY, REUSED_LOOK, SECOND_LOOK, StoreRuns
 from supervisor.daemon.watch import StoreWatch
 from supervisor.models import Rank
-from supervisor.process import facts, procfs
+from supervisor.process import facts, procfs, signature
 from supervisor.process.judge import Facts
 
 pytestmark = linux
@@ -154,6 +156,37 @@ class TestFirstSight:
         owner.kill()
         stage.exits()
         assert stage.ending(run) == ("failed", 3, "exited", KERNEL)
+
+    def test_a_stranger_with_the_pid_is_looked_at_again_later(
+        self, stage: Stage, nursery: Nursery, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A process that began after the row, and certainly is no agent, makes the pid a reused one after 5 seconds."""
+        monkeypatch.setattr(signature, "is_the_agent", lambda *_, **__: False)
+        stranger, agent = nursery.spawn(2)
+        stage.run(agent)
+        run = stage.run(stranger, started_at=int(time.time()) - 1000)
+        stage.tick()
+        stage.pass_(REUSED_LOOK - 0.01)
+        assert stage.row(run) == ("running", None)
+        stage.pass_(0.01)
+        assert stage.ending(run) == ("crashed", None, "pid-reused", INFERENCE)
+        assert stage.pidfds() == 1
+
+    def test_a_stranger_of_the_second_look_is_looked_at_again(
+        self, stage: Stage, nursery: Nursery, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A stranger that was not there at the first look has been seen once only, and that is not enough."""
+        monkeypatch.setattr(signature, "is_the_agent", lambda *_, **__: False)
+        stranger, agent = nursery.spawn(2)
+        stage.run(agent)
+        run = stage.run(stranger, started_at=int(time.time()) - 1000)
+        stage.looks[stranger] = absent(stranger)
+        stage.tick()
+        del stage.looks[stranger]
+        stage.pass_(SECOND_LOOK)
+        assert stage.row(run) == ("running", None)
+        stage.pass_(REUSED_LOOK)
+        assert stage.ending(run) == ("crashed", None, "pid-reused", INFERENCE)
 
     def test_an_unknown_row_is_logged_once(self, stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
         """A row that cannot be judged is one line in the log until it cannot be judged for another reason."""

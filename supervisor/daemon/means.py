@@ -1,0 +1,83 @@
+"""What the runs of all stores share: the clock, the eyes, the kernel's exits, and who is told."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from supervisor.models import Claim, Ending
+from supervisor.process import facts
+from supervisor.process.exits import ExitWatcher
+from supervisor.process.judge import Facts, Scene
+
+log = logging.getLogger(__name__)
+
+FD_RESERVE = 64
+"""Descriptors kept free for stores and logs; runs beyond them are polled."""
+
+
+class Key(NamedTuple):
+    """A run across stores."""
+
+    directory: str
+    run_id: int
+
+
+class OwnerKey(NamedTuple):
+    """The owner of a dying run, as something to watch."""
+
+    run: Key
+
+
+class Settled(NamedTuple):
+    """A run that has been settled, for those who want to tell."""
+
+    directory: str
+    claim: Claim
+    ending: Ending
+
+
+@dataclass(slots=True)
+class Means:
+    """What the runs of all stores share.
+
+    ``fd_limit`` is the number of descriptors that this process may have; ``clock`` is monotonic, in seconds.
+    """
+
+    settled_by: str = "daemon"
+    fd_limit: int = 1024
+    clock: Callable[[], float] = time.monotonic
+    look: Callable[[int], tuple[Facts, int | None]] = facts.look
+    on_settled: Callable[[Settled], None] = lambda _: None
+    exits: ExitWatcher = field(default_factory=ExitWatcher)
+    scene: Scene = field(default_factory=facts.scene)
+
+    def look_within_limit(self, pid: int) -> tuple[Facts, int | None]:
+        """Look at a process, and keep its pidfd if descriptors are not running out."""
+        seen, descriptor = self.look(pid)
+        if descriptor is not None and descriptor >= self.fd_limit - FD_RESERVE:
+            os.close(descriptor)
+            descriptor = None
+        return seen, descriptor
+
+    def tell(self, settled: Settled) -> None:
+        """Log that a run has been settled, and why, and tell who wants to know."""
+        claim, ending = settled.claim, settled.ending
+        code = "" if ending.exit_code is None else f" with {ending.exit_code}"
+        evidence = ", ".join(f"{name}: {value}" for name, value in ending.evidence.items())
+        log.info(
+            "settled %s#%s (%s, pid %s): %s%s, %s; %s",
+            settled.directory,
+            claim.run_id,
+            claim.cli,
+            claim.pid,
+            ending.status,
+            code,
+            ending.cause,
+            evidence,
+        )
+        self.on_settled(settled)
