@@ -71,7 +71,7 @@ def run(words: list[str]) -> int:
     _prepare_streams()
     try:
         return _answer(words)
-    except (_ReaderGone, BrokenPipeError):
+    except BrokenPipeError:  # stderr's reader has gone, too
         return BROKEN_PIPE
     finally:
         _drop_unwritten()
@@ -86,8 +86,8 @@ def _answer(words: list[str]) -> int:
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
-    except BrokenPipeError:
-        raise
+    except (_ReaderGone, BrokenPipeError):
+        return BROKEN_PIPE
     except (SuperviseError, sqlite3.Error, OSError) as error:
         click.echo(f"agent-yes-supervise: {_one_line(error)}", err=True)
         return USER_ERROR

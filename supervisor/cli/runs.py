@@ -155,7 +155,7 @@ def _fields(view: RunView) -> list[tuple[str, str]]:
         ("exit code", texts.exit_text(view)),
         ("cause", texts.cause_text(view)),
         ("signal", texts.signal_text(view)),
-        ("settled was", texts.settled_text(view)),
+        ("settled", texts.settled_text(view)),
         ("started", texts.when_text(texts.started_of(view))),
         ("ended", texts.when_text(run.ended_at)),
         ("took", texts.took_text(view)),
