@@ -98,7 +98,11 @@ def _ended(agent: int) -> int | None:
     """Reap the agent if it has ended; stop with it if it has stopped."""
     status = _change(agent)
     while status is not None and (os.WIFSTOPPED(status) or os.WIFCONTINUED(status)):
-        woken = os.WIFSTOPPED(status) and _stop_like(os.WSTOPSIG(status))
+        woken = False
+        if os.WIFSTOPPED(status):
+            woken = _stop_like(os.WSTOPSIG(status))
+        else:
+            _take(signal.SIGCONT)  # sent to the group, it would reach the agent a second time
         status = _change(agent)
         if woken and status is None:  # who continued us has not continued the agent, but meant it
             _send(agent, signal.SIGCONT)
@@ -115,16 +119,23 @@ def _stop_like(number: int) -> bool:
 
     Unlike SIGSTOP these do not stop an orphaned process group, which nobody would continue (setpgid(2), notes).
     """
+    if _take(signal.SIGCONT):  # we have been stopped with the agent and continued already
+        return True
     if number == signal.SIGSTOP:
         number = signal.SIGTSTP
     signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})
     signal.pthread_sigmask(signal.SIG_BLOCK, {number})
-    woken = signal.SIGCONT in signal.sigpending()
-    if woken:
-        signal.sigwait({signal.SIGCONT})
-    return woken
+    return _take(signal.SIGCONT)
+
+
+def _take(number: int) -> bool:
+    """Take a signal if it is pending, and tell whether it was."""
+    pending = number in signal.sigpending()
+    if pending:
+        signal.sigwait({number})
+    return pending
 
 
 def _next_signal(timeout: float | None) -> _Received | None:

@@ -12,6 +12,7 @@ Steps, each with its arguments:
     await FILE          wait until FILE is there
     touch FILE          make FILE
     send SIGNAL WHOM    send a signal to ``self``, ``group`` or ``parent``
+    spawn COMMAND       start a command of the shell as a child
     exit N              end with an exit code
 """
 
@@ -80,8 +81,9 @@ def is_open(descriptor: int) -> bool:
 
 def report(path: str) -> None:
     """Write what was inherited."""
+    found = inherited()
     with open(f"{path}.draft", "w", encoding="utf-8") as file:
-        json.dump(inherited(), file)
+        json.dump(found, file)
     os.rename(f"{path}.draft", path)
 
 
@@ -126,6 +128,7 @@ STEPS: dict[str, Callable[..., object]] = {
     "await": wait_for_file,
     "touch": lambda path: os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600)),
     "send": send,
+    "spawn": lambda command: os.spawnlp(os.P_NOWAIT, "sh", "sh", "-c", command),
     "exit": lambda code: os._exit(int(code)),
 }
 
