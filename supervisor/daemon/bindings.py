@@ -8,6 +8,7 @@ from supervisor.ending import ending_of, ending_without_status
 from supervisor.models import Cause, Claim, Ending, Rank
 from supervisor.process import facts, procfs
 from supervisor.process.exits import Exit
+from supervisor.process.judge import State, Verdict
 from supervisor.sight import Sight
 
 OWNER_GRACE = 3.0
@@ -21,6 +22,25 @@ UNKNOWN_WRITER_GRACE = 1.0
 
 REAP_GRACE = 1.0
 """Seconds to wait for the reap of a zombie whose exit status is hidden from us until then."""
+
+SECOND_LOOK = 2.0
+"""Seconds between the two looks of which both must show a row dead that was never bound."""
+
+REUSED_LOOK = 5.0
+"""The same where the only sign is that a stranger has the row's pid."""
+
+MASS_LOOK = 10.0
+"""The same when more than `MASS` rows and more than half of a store look dead at once: is /proc in trouble?"""
+
+MASS = 5
+
+RETRY = 0.25
+LONGEST_RETRY = 30.0
+"""Seconds until a write is tried again that a lock, a full disk or missing rights have kept from the store.
+
+It doubles from the one to the other."""
+
+_REUSED = "F21"
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +166,36 @@ def bind(sight: Sight) -> Bound:
         parent=parent,
         cause=sight.verdict.cause or Cause.LOST,
     )
+
+
+def suspected(doubtful: list[Sight], *, running: int, now: float) -> dict[int, Suspect]:
+    """Return rows that look dead at first sight, by run id, each with the time of its second look.
+
+    Args:
+        doubtful: what was seen of them at one look.
+        running: the number of running rows in their store.
+        now: the clock.
+    """
+    mass = len(doubtful) > MASS and len(doubtful) * 2 > running
+    found = {}
+    for seen in doubtful:
+        wait = MASS_LOOK if mass else REUSED_LOOK if seen.verdict.line == _REUSED else SECOND_LOOK
+        found[seen.claim.run_id] = Suspect(seen, now, now + wait)
+    return found
+
+
+def confirms(first: Verdict, second: Verdict) -> bool:
+    """Tell whether a second look confirms a first that showed a row dead.
+
+    A stranger with the row's pid must have been there at both.
+    """
+    return second.state is State.DEAD and (second.line != _REUSED or first.line == _REUSED)
+
+
+def unwritten(claim: Claim, ending: Ending, *, before: Unwritten | None, now: float) -> Unwritten:
+    """Return an ending that could not be written, with when to try again; ``before`` is what it was at the last try."""
+    wait = RETRY if before is None else min(before.wait * 2, LONGEST_RETRY)
+    return Unwritten(claim, ending, wait, now + wait)
 
 
 def polled_exit(process: Identity) -> tuple[int | None, str] | None:

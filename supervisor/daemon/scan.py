@@ -9,8 +9,8 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from supervisor.daemon.bindings import RETRY
 from supervisor.daemon.means import Means, Settled
-from supervisor.daemon.store_runs import RETRY
 from supervisor.daemon.supervisor import Supervisor
 from supervisor.models import Claim
 from supervisor.process.judge import Verdict

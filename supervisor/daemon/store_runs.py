@@ -13,7 +13,20 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from supervisor import sight
-from supervisor.daemon.bindings import REAP_GRACE, Bound, Dying, Identity, Suspect, Unwritten, bind, polled_exit
+from supervisor.daemon.bindings import (
+    REAP_GRACE,
+    RETRY,
+    Bound,
+    Dying,
+    Identity,
+    Suspect,
+    Unwritten,
+    bind,
+    confirms,
+    polled_exit,
+    suspected,
+    unwritten,
+)
 from supervisor.daemon.means import Key, Means, OwnerKey, Settled
 from supervisor.daemon.watch import StoreWatch
 from supervisor.ending import ending_without_status
@@ -28,25 +41,6 @@ if TYPE_CHECKING:
     from supervisor.process.stamp import StampColumns
 
 log = logging.getLogger(__name__)
-
-SECOND_LOOK = 2.0
-"""Seconds between the two looks of which both must show a row dead that was never bound."""
-
-REUSED_LOOK = 5.0
-"""The same where the only sign is that a stranger has the row's pid."""
-
-_REUSED = "F21"
-
-MASS_LOOK = 10.0
-"""The same when more than `MASS` rows and more than half of a store look dead at once: is /proc in trouble?"""
-
-MASS = 5
-
-RETRY = 0.25
-LONGEST_RETRY = 30.0
-"""Seconds until a write is tried again that a lock, a full disk or missing rights have kept from the store.
-
-It doubles from the one to the other."""
 
 
 class StoreRuns:
@@ -129,8 +123,9 @@ class StoreRuns:
     def note_owner_exit(self, run_id: int) -> None:
         """Take the end of the process that a dying run has waited for: nobody is left to record it."""
         self._means.exits.forget(OwnerKey(self._key(run_id)))
-        if run_id in self._dying:
-            self._dying[run_id].due = self._means.clock()
+        dying, now = self._dying.get(run_id), self._means.clock()
+        if dying is not None:
+            dying.due = now if dying.exit.final else max(now, dying.since + REAP_GRACE)
 
     def poll(self) -> None:
         """Ask after the processes that have no pidfd."""
@@ -148,8 +143,8 @@ class StoreRuns:
         """Return when, on the clock, something of this store comes due; None when nothing waits."""
         if not self.is_doubtful:
             return None
-        waiting: list[Dying | Suspect | Unwritten] = [*self._dying.values(), *self._suspects.values()]
-        return min(item.due for item in (*waiting, *self._unwritten.values()))
+        waiting = (*self._dying.values(), *self._suspects.values(), *self._unwritten.values())
+        return min(item.due for item in waiting)
 
     def do_what_is_due(self) -> None:
         """Settle whose owner had its time, write what could not be written, take the second looks."""
@@ -163,8 +158,8 @@ class StoreRuns:
                 dying.due = now + left
             else:
                 endings.append((dying.bound.claim, self._ending(dying.bound, dying.exit, dying.detected_at)))
-        unwritten = [self._unwritten[run_id] for run_id in _due(self._unwritten, now)]
-        endings += [(item.claim, item.ending) for item in unwritten]
+        again = [self._unwritten[run_id] for run_id in _due(self._unwritten, now)]
+        endings += [(item.claim, item.ending) for item in again]
         self.settle(endings)
         if _due(self._suspects, now):
             self._look_again(now)
@@ -174,15 +169,15 @@ class StoreRuns:
         if not endings:
             return
         written = self.watch.settle(endings)
-        tried = {run_id: unwritten.wait for run_id, unwritten in self._unwritten.items()}
+        tried = dict(self._unwritten)
         for index, (claim, ending) in enumerate(endings):
             dying = self._dying.get(claim.run_id)
             if dying is not None and not dying.exit.final and (written is None or written[index]):
                 self._late[claim.run_id] = dying.bound
             self.forget(claim.run_id)
             if written is None:
-                wait = min(tried.get(claim.run_id, RETRY / 2) * 2, LONGEST_RETRY)
-                self._unwritten[claim.run_id] = Unwritten(claim, ending, wait, self._means.clock() + wait)
+                before, now = tried.get(claim.run_id), self._means.clock()
+                self._unwritten[claim.run_id] = unwritten(claim, ending, before=before, now=now)
             elif written[index]:
                 self._means.tell(Settled(self.watch.directory, claim, ending))
             else:
@@ -216,10 +211,10 @@ class StoreRuns:
         return Key(self.watch.directory, run_id)
 
     def _known(self) -> dict[int, Claim]:
-        """Return the rows that are in hand, as they were when they came there."""
+        """Return the rows in hand, as they were when they came there."""
         return {
             **{run_id: suspect.sight.claim for run_id, suspect in self._suspects.items()},
-            **{run_id: unwritten.claim for run_id, unwritten in self._unwritten.items()},
+            **{run_id: item.claim for run_id, item in self._unwritten.items()},
             **{run_id: bound.claim for run_id, bound in self._bound.items()},
         }
 
@@ -232,10 +227,7 @@ class StoreRuns:
     def _first_sight(self, claims: list[Claim], *, running: int) -> None:
         sights, now = self._see(claims), self._means.clock()
         doubtful = [seen for seen in sights if seen.verdict.state is State.DEAD and not seen.verdict.certain]
-        mass = len(doubtful) > MASS and len(doubtful) * 2 > running
-        for seen in doubtful:
-            wait = MASS_LOOK if mass else REUSED_LOOK if seen.verdict.line == _REUSED else SECOND_LOOK
-            self._suspects[seen.claim.run_id] = Suspect(seen, now, now + wait)
+        self._suspects |= suspected(doubtful, running=running, now=now)
         for seen in sights:
             if seen.verdict.bind:
                 self._bind(seen)
@@ -318,10 +310,7 @@ class StoreRuns:
         endings = []
         for run_id, seen in zip(unchanged, self._see(rows[run_id] for run_id in unchanged), strict=True):
             first = suspects[run_id]
-            # A stranger that came after the first look has been seen once only.
-            if seen.verdict.state is State.DEAD and (
-                seen.verdict.line != _REUSED or first.sight.verdict.line == _REUSED
-            ):
+            if confirms(first.sight.verdict, seen.verdict):
                 endings += self._confirm(first, seen)
             seen.close()
         for suspect in suspects.values():

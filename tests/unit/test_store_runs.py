@@ -17,9 +17,19 @@ from kit import Processes, rows, wait_until
 from nursery import Nursery, linux, tells_exits
 from stage import NOBODY, Stage, absent, identity
 
-from supervisor.daemon.bindings import OWNER_GRACE, REAP_GRACE, STOPPED_OWNER_GRACE, UNKNOWN_WRITER_GRACE
+from supervisor.daemon.bindings import (
+    LONGEST_RETRY,
+    MASS_LOOK,
+    OWNER_GRACE,
+    REAP_GRACE,
+    RETRY,
+    REUSED_LOOK,
+    SECOND_LOOK,
+    STOPPED_OWNER_GRACE,
+    UNKNOWN_WRITER_GRACE,
+)
 from supervisor.daemon.means import FD_RESERVE
-from supervisor.daemon.store_runs import LONGEST_RETRY, MASS_LOOK, RETRY, REUSED_LOOK, SECOND_LOOK, StoreRuns
+from supervisor.daemon.store_runs import StoreRuns
 from supervisor.daemon.watch import StoreWatch
 from supervisor.models import Rank
 from supervisor.process import facts, procfs, signature
@@ -524,6 +534,21 @@ class TestHiddenStatus:
         stage.pass_(OWNER_GRACE)
         assert stage.ending(run) == ("completed", 0, "exited", KERNEL)
         assert len(stage.told) == 1
+
+    def test_the_end_of_the_owner_does_not_shorten_the_grace(
+        self, stage: Stage, nursery: Nursery, owner: subprocess.Popen[str]
+    ) -> None:
+        """A zombie whose owner dies may still be reaped within the second."""
+        agent = nursery.born()
+        run = stage.run(agent, owner=identity(owner.pid))
+        stage.tick()
+        nursery.end(agent, 0)
+        stage.exits()
+        owner.kill()
+        stage.exits()
+        assert stage.row(run) == ("running", None)
+        stage.pass_(REAP_GRACE)
+        assert stage.ending(run) == LOST
 
     @tells_exits
     @pytest.mark.parametrize("sweeps", [0, 2])
