@@ -147,6 +147,10 @@ class Unwritten:
     due: float
 
 
+Waiting = Dying | Suspect | Unwritten
+"""What comes due."""
+
+
 def bind(sight: Sight) -> Bound:
     """Tie a row to the process that was seen for it."""
     assert sight.facts is not None  # noqa: S101  only what was seen is bound

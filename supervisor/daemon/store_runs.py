@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from supervisor import sight
@@ -21,6 +21,7 @@ from supervisor.daemon.bindings import (
     Identity,
     Suspect,
     Unwritten,
+    Waiting,
     bind,
     confirms,
     polled_exit,
@@ -58,7 +59,7 @@ class StoreRuns:
         self._unkept: dict[int, StampColumns] = {}
         """Stamps that could not be written yet."""
         self._late: dict[int, Bound] = {}
-        """Settled as lost, while their zombie may still tell the exit status at its reap."""
+        """Settled as lost; their zombies may still tell the exit status at the reap."""
 
     @property
     def is_doubtful(self) -> bool:
@@ -113,7 +114,7 @@ class StoreRuns:
             dying.exit = ended
             dying.due = now + bound.grace(ended.status, now - dying.since)
             return []
-        grace = bound.grace(ended.status, 0) if ended.final else max(REAP_GRACE, bound.grace(None, 0))
+        grace = max(bound.grace(ended.status, 0), 0 if ended.final else REAP_GRACE)
         if grace == 0:
             return [(bound.claim, self._ending(bound, ended, detected_at))]
         self._dying[run_id] = Dying(bound, ended, now, detected_at, now + grace)
@@ -143,7 +144,7 @@ class StoreRuns:
         """Return when, on the clock, something of this store comes due; None when nothing waits."""
         if not self.is_doubtful:
             return None
-        waiting = (*self._dying.values(), *self._suspects.values(), *self._unwritten.values())
+        waiting: list[Waiting] = [*self._dying.values(), *self._suspects.values(), *self._unwritten.values()]
         return min(item.due for item in waiting)
 
     def do_what_is_due(self) -> None:
@@ -226,8 +227,6 @@ class StoreRuns:
 
     def _first_sight(self, claims: list[Claim], *, running: int) -> None:
         sights, now = self._see(claims), self._means.clock()
-        doubtful = [seen for seen in sights if seen.verdict.state is State.DEAD and not seen.verdict.certain]
-        self._suspects |= suspected(doubtful, running=running, now=now)
         for seen in sights:
             if seen.verdict.bind:
                 self._bind(seen)
@@ -237,8 +236,9 @@ class StoreRuns:
                 self.unknown.pop(seen.claim.run_id, None)
             if not seen.verdict.bind and seen.verdict.certain:
                 seen.close()
-        certain = [seen for seen in sights if seen.verdict.state is State.DEAD and seen.verdict.certain]
-        self.settle([(seen.claim, self._inferred(seen)) for seen in certain])
+        dead = [seen for seen in sights if seen.verdict.state is State.DEAD]
+        self._suspects |= suspected([seen for seen in dead if not seen.verdict.certain], running=running, now=now)
+        self.settle([(seen.claim, self._inferred(seen)) for seen in dead if seen.verdict.certain])
 
     def _bind(self, seen: Sight) -> None:
         run_id, bound = seen.claim.run_id, bind(seen)
@@ -342,7 +342,7 @@ class StoreRuns:
         return [(second.claim, self._ending(bound, ended, time.time()))]
 
 
-def _due(waiting: dict[int, Dying] | dict[int, Suspect] | dict[int, Unwritten], now: float) -> list[int]:
+def _due(waiting: Mapping[int, Waiting], now: float) -> list[int]:
     return [run_id for run_id, item in waiting.items() if item.due <= now]
 
 
