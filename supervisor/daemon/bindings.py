@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 
 from supervisor.ending import ending_of, ending_without_status
@@ -170,6 +171,13 @@ def bind(sight: Sight) -> Bound:
         parent=parent,
         cause=sight.verdict.cause or Cause.LOST,
     )
+
+
+def inferred(verdict: Verdict, *, settled_by: str) -> Ending:
+    """Return the ending of a run that a verdict alone shows dead."""
+    assert verdict.cause is not None  # noqa: S101  a dead one has a cause
+    evidence = {"line": verdict.line, "reason": verdict.reason}
+    return ending_without_status(verdict.cause, detected_at=time.time(), settled_by=settled_by, evidence=evidence)
 
 
 def suspected(doubtful: list[Sight], *, running: int, now: float) -> dict[int, Suspect]:

@@ -24,13 +24,13 @@ from supervisor.daemon.bindings import (
     Waiting,
     bind,
     confirms,
+    inferred,
     polled_exit,
     suspected,
     unwritten,
 )
 from supervisor.daemon.means import Key, Means, OwnerKey, Settled
 from supervisor.daemon.watch import StoreWatch
-from supervisor.ending import ending_without_status
 from supervisor.models import Claim, Ending
 from supervisor.process import exits, pidfd
 from supervisor.process.exits import Exit
@@ -238,7 +238,13 @@ class StoreRuns:
                 seen.close()
         dead = [seen for seen in sights if seen.verdict.state is State.DEAD]
         self._suspects |= suspected([seen for seen in dead if not seen.verdict.certain], running=running, now=now)
-        self.settle([(seen.claim, self._inferred(seen)) for seen in dead if seen.verdict.certain])
+        self.settle(
+            [
+                (seen.claim, inferred(seen.verdict, settled_by=self._means.settled_by))
+                for seen in dead
+                if seen.verdict.certain
+            ]
+        )
 
     def _bind(self, seen: Sight) -> None:
         run_id, bound = seen.claim.run_id, bind(seen)
@@ -286,16 +292,6 @@ class StoreRuns:
             ended.status, source=ended.source, detected_at=detected_at, settled_by=self._means.settled_by
         )
 
-    def _inferred(self, seen: Sight) -> Ending:
-        verdict = seen.verdict
-        assert verdict.cause is not None  # noqa: S101  a dead one has a cause
-        return ending_without_status(
-            verdict.cause,
-            detected_at=time.time(),
-            settled_by=self._means.settled_by,
-            evidence={"line": verdict.line, "reason": verdict.reason},
-        )
-
     def _look_again(self, now: float) -> None:
         """Take the second looks that are due. A row that has changed, or is not dead after all, is judged as new."""
         claims = self.watch.claims()
@@ -325,7 +321,7 @@ class StoreRuns:
         the rest of its time.
         """
         if second.verdict.certain:
-            return [(second.claim, self._inferred(second))]
+            return [(second.claim, inferred(second.verdict, settled_by=self._means.settled_by))]
         first, now = suspect.sight, self._means.clock()
         bound, status, source = bind(first), None, second.verdict.reason
         if first.verdict.identified and first.descriptor is not None:
