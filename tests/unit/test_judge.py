@@ -251,6 +251,13 @@ def test_unknown_fields_never_differ(field: str, side: str, facts: Facts) -> Non
     assert verdict.state is (State.DEAD if known and facts is STRANGER else State.ALIVE)
 
 
+@pytest.mark.parametrize("field", ["boot_id", "pid_ns"])
+def test_two_unknown_fields_are_not_equal(field: str) -> None:
+    """Where neither the stamp nor we know the boot or the namespace, they may differ: another process proves nothing."""
+    verdict = judge(stamp(**{field: None}), started(0), STRANGER, scene(**{field: None}), namespace_proven=True)
+    assert verdict.line == "F19"
+
+
 def test_stamp_that_knows_nothing_says_nothing() -> None:
     """An empty stamp is as good as none."""
     assert screen(PID, NOTHING_KNOWN, SCENE) is None
