@@ -253,7 +253,7 @@ def test_unknown_fields_never_differ(field: str, side: str, facts: Facts) -> Non
 
 @pytest.mark.parametrize("field", ["boot_id", "pid_ns"])
 def test_two_unknown_fields_are_not_equal(field: str) -> None:
-    """Where neither the stamp nor we know the boot or the namespace, they may differ: another process proves nothing."""
+    """Where neither the stamp nor we know the boot or the namespace, another process proves nothing."""
     verdict = judge(stamp(**{field: None}), started(0), STRANGER, scene(**{field: None}), namespace_proven=True)
     assert verdict.line == "F19"
 
