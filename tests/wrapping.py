@@ -62,10 +62,13 @@ def children(pid: int) -> list[int]:
 
 
 class Terminal:
-    """A terminal, and a program that leads the session on it."""
+    """A terminal, and a program that leads the session on it; what is typed is not echoed."""
 
     def __init__(self, processes: Processes, *argv: str, **options: Any) -> None:
         self._master, slave = pty.openpty()
+        attributes = termios.tcgetattr(slave)
+        attributes[3] &= ~termios.ECHO
+        termios.tcsetattr(slave, termios.TCSANOW, attributes)
         self._unseen = b""
         self.program: subprocess.Popen[str] = processes.start(
             *argv,

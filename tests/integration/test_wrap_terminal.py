@@ -1,0 +1,174 @@
+"""Wrap on a real terminal: keys, job control, its size, and its end."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from kit import COMMAND, Processes, wait_until
+from wrapping import Terminal, agent, is_stopped, recorded_run
+
+WRAP = (*COMMAND, "wrap")
+CTRL_C, CTRL_Z = "\x03", "\x1a"
+
+
+def trapping(*names: str) -> list[str]:
+    """Return the steps that trap signals and say so."""
+    return [*(word for name in names for word in ("trap", name)), "say", "up"]
+
+
+def test_ctrl_c(project: Path, processes: Processes) -> None:
+    """Ctrl-C reaches the agent once, by the terminal alone, and the wrapper goes on."""
+    steps = [*trapping("INT", "USR1"), "take", "USR1", "line", "exit", 3]
+    with Terminal(processes, *WRAP, *agent(*steps)) as terminal:
+        terminal.expect("up")
+        terminal.type(CTRL_C)
+        terminal.expect("SIGINT")
+        terminal.program.send_signal(signal.SIGUSR1)  # sent on behind whatever else the wrapper sends on
+        assert "SIGINT" not in terminal.expect("SIGUSR1")
+        terminal.type("still here\n")
+        terminal.expect("[still here]")
+        assert terminal.program.wait(20) == 3
+    assert recorded_run(project)["exit_code"] == 3
+
+
+def test_ctrl_c_ends_the_agent(project: Path, processes: Processes) -> None:
+    """An agent that Ctrl-C ends is recorded as stopped by SIGINT, and wrap ends by SIGINT too."""
+    with Terminal(processes, *WRAP, *agent("say", "up", "await", "never")) as terminal:
+        terminal.expect("up")
+        terminal.type(CTRL_C)
+        assert terminal.program.wait(20) == -signal.SIGINT
+    run = recorded_run(project)
+    assert (run["status"], run["exit_code"], run["cause"]) == ("failed", 130, "stopped")
+
+
+def test_foreground(project: Path, processes: Processes) -> None:
+    """The agent is in the terminal's foreground group and reads what is typed."""
+    with Terminal(processes, *WRAP, *agent("report", "told", "line", "exit", 0)) as terminal:
+        wait_until((project / "told").exists)
+        terminal.type("a line\n")
+        terminal.expect("[a line]")
+        assert terminal.program.wait(20) == 0
+    told = json.loads((project / "told").read_text())
+    assert told["foreground"] == told["pgid"] == told["sid"] == terminal.program.pid
+
+
+def test_resize(project: Path, processes: Processes) -> None:
+    """A change of the window's size reaches the agent once."""
+    with Terminal(processes, *WRAP, *agent(*trapping("WINCH", "USR2"), "take", "USR2", "exit", 0)) as terminal:
+        terminal.expect("up")
+        for lines in (40, 41):
+            terminal.resize(lines, 100)
+            terminal.expect("SIGWINCH")
+        terminal.program.send_signal(signal.SIGUSR2)
+        assert "SIGWINCH" not in terminal.expect("SIGUSR2")
+        assert terminal.program.wait(20) == 0
+
+
+@pytest.mark.parametrize("stopped", [False, True], ids=["running", "stopped"])
+def test_hang_up(project: Path, processes: Processes, stopped: bool) -> None:
+    """When the terminal of a leading wrapper goes away its agent gets the hang-up, even stopped."""
+    terminal = Terminal(processes, *WRAP, *agent("say", "up", "await", "never"))
+    terminal.expect("up")
+    pid = recorded_run(project)["pid"]
+    if stopped:
+        os.kill(pid, signal.SIGSTOP)
+        wait_until(lambda: is_stopped(pid))
+    terminal.hang_up()
+    assert terminal.program.wait(20) == -signal.SIGHUP
+    run = recorded_run(project)
+    assert (run["status"], run["exit_code"], run["cause"]) == ("failed", 129, "stopped")
+
+
+@pytest.fixture
+def shell(project: Path, processes: Processes) -> Iterator[Terminal]:
+    """Give the test an interactive shell, with job control, on a terminal of its own."""
+    bash = shutil.which("bash")
+    if bash is None:
+        pytest.skip("there is no bash here")
+    options = ("--norc", "--noprofile", "--noediting", "-i")
+    with Terminal(processes, bash, *options, env={**os.environ, "PS1": "", "HISTFILE": "/dev/null"}) as shell:
+        yield shell
+
+
+def started(
+    shell: Terminal, project: Path, processes: Processes, *steps: str, background: bool = False
+) -> tuple[int, int]:
+    """Start an agent under wrap in a shell, wait until it is up, and return the pids of wrapper and agent."""
+    shell.type(shlex.join([*WRAP, *agent(*steps)]) + (" &" if background else "") + "\n")
+    shell.expect("up")
+    run = recorded_run(project)
+    return processes.adopt(run["owner_pid"]), processes.adopt(run["pid"])
+
+
+def test_ctrl_z_and_fg(project: Path, processes: Processes, shell: Terminal) -> None:
+    """Ctrl-Z stops agent and wrapper, the shell sees a job stopped by the terminal, and fg brings both back, once."""
+    steps = [*trapping("CONT", "USR1"), "take", "USR1", "line", "exit", "7"]
+    both = started(shell, project, processes, *steps)
+    for _ in range(2):
+        shell.type(CTRL_Z)
+        wait_until(lambda: all(map(is_stopped, both)))
+        shell.type('echo "shell: $?"\n')
+        shell.expect(f"shell: {128 + signal.SIGTSTP}")
+        shell.type("fg\n")
+        shell.expect("SIGCONT")
+        wait_until(lambda: not any(map(is_stopped, both)))
+    os.kill(both[0], signal.SIGUSR1)  # sent on behind whatever else the wrapper sends on
+    assert "SIGCONT" not in shell.expect("SIGUSR1")
+    shell.type("still here\n")
+    shell.expect("[still here]")
+    shell.type('echo "shell: $?"\n')
+    shell.expect("shell: 7")
+    assert recorded_run(project)["exit_code"] == 7
+
+
+def test_background_reader(project: Path, processes: Processes, shell: Terminal) -> None:
+    """An agent in the background that reads the terminal is stopped with its wrapper, and reads on after fg."""
+    both = started(shell, project, processes, "say", "up", "line", "exit", "7", background=True)
+    wait_until(lambda: all(map(is_stopped, both)))
+    shell.type("fg\n")
+    wait_until(lambda: not any(map(is_stopped, both)))
+    shell.type("a line\n")
+    shell.expect("[a line]")
+    shell.type('echo "shell: $?"\n')
+    shell.expect("shell: 7")
+
+
+def test_stopped_alone(project: Path, processes: Processes, shell: Terminal) -> None:
+    """An agent that somebody stops with SIGSTOP gives the shell its terminal back, as without wrap."""
+    both = started(shell, project, processes, *trapping("CONT"), "line", "exit", "7")
+    os.kill(both[1], signal.SIGSTOP)
+    wait_until(lambda: all(map(is_stopped, both)))
+    shell.type('echo "the shell obeys"\n')
+    shell.expect("the shell obeys")
+    shell.type("fg\n")
+    shell.expect("SIGCONT")
+    shell.type("still here\n")
+    shell.expect("[still here]")
+
+
+@pytest.mark.parametrize("background", [False, True], ids=["foreground", "background"])
+def test_hang_up_under_a_shell(project: Path, processes: Processes, shell: Terminal, background: bool) -> None:
+    """When the terminal of the shell goes away the agent's end by the hang-up is recorded by its wrapper."""
+    wrapper, _ = started(shell, project, processes, "say", "up", "await", "never", background=background)
+    shell.hang_up()
+    wait_until(lambda: recorded_run(project)["status"] != "running")
+    run = recorded_run(project)
+    assert (run["status"], run["exit_code"], run["cause"]) == ("failed", 129, "stopped")
+    assert (run["settled_by"], run["owner_pid"]) == ("wrap", wrapper)
+
+
+def test_hang_up_that_the_agent_outlives(project: Path, processes: Processes, shell: Terminal) -> None:
+    """An agent that goes on after a hang-up keeps its wrapper, and how it ends later is recorded."""
+    started(shell, project, processes, "ignore", "HUP", "say", "up", "await", "go", "exit", "7")
+    shell.hang_up()
+    shell.program.wait(20)
+    assert recorded_run(project)["status"] == "running"
+    (project / "go").touch()
+    wait_until(lambda: recorded_run(project)["exit_code"] == 7)
