@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from supervisor.ending import ending_of, ending_without_status
-from supervisor.models import Cause, Claim, Ending, Rank
+from supervisor.ending import ending_of, ending_without_status, explained
+from supervisor.models import Cause, Circumstances, Claim, Ending, Rank
 from supervisor.process import facts, procfs
 from supervisor.process.exits import Exit
 from supervisor.process.judge import State, Verdict
+from supervisor.process.surroundings import Surroundings, surroundings_of
 from supervisor.sight import Sight
 
 OWNER_GRACE = 3.0
@@ -80,6 +81,7 @@ class Bound:
     owner: Identity | None
     parent: Identity | None
     cause: Cause
+    surroundings: Surroundings
 
     @property
     def own_owner(self) -> bool:
@@ -102,20 +104,26 @@ class Bound:
             return max(0, UNKNOWN_WRITER_GRACE - waited)
         return 0
 
-    def ending(self, status: int | None, *, source: str, detected_at: float, settled_by: str) -> Ending:
-        """Return how the run ended, from the exit of its process."""
+    def ending(
+        self, status: int | None, *, source: str, detected_at: float, settled_by: str, circumstances: Circumstances
+    ) -> Ending:
+        """Return how the run ended, from the exit of its process and what surrounded it."""
         evidence = {"source": source, "bound": self.line}
         if status is None or not self.identified:
-            return ending_without_status(self.cause, detected_at=detected_at, settled_by=settled_by, evidence=evidence)
-        return ending_of(
-            status,
-            rank=Rank.KERNEL,
-            ended_at=detected_at,
-            detected_at=detected_at,
-            settled_by=settled_by,
-            own_owner=self.own_owner,
-            evidence=evidence,
-        )
+            ending = ending_without_status(
+                self.cause, detected_at=detected_at, settled_by=settled_by, evidence=evidence
+            )
+        else:
+            ending = ending_of(
+                status,
+                rank=Rank.KERNEL,
+                ended_at=detected_at,
+                detected_at=detected_at,
+                settled_by=settled_by,
+                own_owner=self.own_owner,
+                evidence=evidence,
+            )
+        return explained(ending, circumstances)
 
 
 @dataclass(slots=True)
@@ -170,6 +178,7 @@ def bind(sight: Sight) -> Bound:
         owner=owner,
         parent=parent,
         cause=sight.verdict.cause or Cause.LOST,
+        surroundings=surroundings_of(sight.facts.pid, stat.tty if stat else 0),
     )
 
 

@@ -9,10 +9,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from supervisor.clock_steps import ClockSteps
 from supervisor.models import Claim, Ending
 from supervisor.process import facts
 from supervisor.process.exits import ExitWatcher
 from supervisor.process.judge import Facts, Scene
+from supervisor.process.surroundings import OomKills
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +57,8 @@ class Means:
     on_settled: Callable[[Settled], None] = lambda _: None
     exits: ExitWatcher = field(default_factory=ExitWatcher)
     scene: Scene = field(default_factory=facts.scene)
+    oom_kills: OomKills = field(default_factory=OomKills)
+    steps: ClockSteps = field(default_factory=ClockSteps)
 
     def look_within_limit(self, pid: int) -> tuple[Facts, int | None]:
         """Look at a process, and keep its pidfd if descriptors are not running out."""

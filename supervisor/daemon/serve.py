@@ -15,11 +15,21 @@ from supervisor.daemon.lock import DaemonLock
 from supervisor.daemon.means import Means
 from supervisor.daemon.supervisor import Supervisor
 from supervisor.daemon.watch import Changes
+from supervisor.process.abilities import abilities
+from supervisor.process.inotify import FolderWatch
+from supervisor.process.namespace import on_shared_file_system
+from supervisor.store.connection import store_file
 
 log = logging.getLogger(__name__)
 
 TICK = 0.5
-"""Seconds between looks for new rows and stores: a few stat(2) calls each."""
+"""Seconds between looks for new rows and stores where nothing tells of them: a few stat(2) calls each."""
+
+WOKEN_TICK = 1.0
+"""The same where every store's folder is watched, and the look is only the safety net."""
+
+SETTLES = 0.01
+"""Seconds that a burst of changes may last before it is looked at, once."""
 
 
 def serve(*, sweep_every: float = SWEEP_EVERY, discovers: bool = True) -> None:
@@ -33,7 +43,10 @@ def serve(*, sweep_every: float = SWEEP_EVERY, discovers: bool = True) -> None:
         DaemonRunning: this user has a daemon already.
     """
     lock = DaemonLock()
+    found = abilities()
     try:
+        log.info("supervising; this is pid %s", os.getpid())
+        log.info("%s", found)
         asyncio.run(_Daemon(sweep_every, discovers).run())
     finally:
         lock.close()
@@ -45,7 +58,12 @@ class _Daemon:
         self._discovers = discovers
         self._supervisor = Supervisor(Means(fd_limit=_raise_fd_limit()))
         self._registry_changed = Changes(paths.registry_dir())
-        self._next_beat: asyncio.Handle | None = None
+        self._next_beat: asyncio.TimerHandle | None = None
+        self._folders = _folder_watch()
+        self._watched: set[str] = set()
+        self._silent: set[str] = set()
+        """Folders on file systems that tell nobody of what other hosts write."""
+        self._tick = TICK
 
     async def run(self) -> None:
         loop, stop = asyncio.get_running_loop(), asyncio.Event()
@@ -53,16 +71,21 @@ class _Daemon:
             loop.add_signal_handler(number, stop.set)
         descriptor = self._supervisor.means.exits.fileno()
         loop.add_reader(descriptor, self._supervisor.on_exits)
-        log.info("supervising; this is pid %s", os.getpid())
+        if self._folders is not None:
+            loop.add_reader(self._folders.fileno(), self._on_change)
         self._sweep()
         stop_jobs = start_jobs(self._sweep, sweep_every=self._sweep_every)
-        self._next_beat = loop.call_soon(self._beat)
+        self._beat_in(0)
         try:
             await stop.wait()
         finally:
-            self._next_beat.cancel()
+            if self._next_beat is not None:
+                self._next_beat.cancel()
             stop_jobs()
             loop.remove_reader(descriptor)
+            if self._folders is not None:
+                loop.remove_reader(self._folders.fileno())
+                self._folders.close()
             watched = self._supervisor.alive
             self._supervisor.close()
             log.info("stopped; %s running agents are left alone", watched)
@@ -75,8 +98,20 @@ class _Daemon:
             self._supervisor.tick()
         finally:
             due = self._supervisor.next_due()
-            wait = TICK if due is None else min(TICK, max(0.01, due - self._supervisor.means.clock()))
-            self._next_beat = asyncio.get_running_loop().call_later(wait, self._beat)
+            left = self._tick if due is None else max(0.01, due - self._supervisor.means.clock())
+            self._beat_in(min(self._tick, left))
+
+    def _beat_in(self, seconds: float) -> None:
+        if self._next_beat is not None:
+            self._next_beat.cancel()
+        self._next_beat = asyncio.get_running_loop().call_later(seconds, self._beat)
+
+    def _on_change(self) -> None:
+        """Look soon at what has changed: a folder tells of each write, and a commit is several."""
+        if self._folders is not None and self._folders.take() and self._next_beat is not None:
+            soon = asyncio.get_running_loop().time() + SETTLES
+            if self._next_beat.when() > soon:
+                self._beat_in(SETTLES)
 
     def _sweep(self) -> None:
         if self._discovers:
@@ -89,6 +124,33 @@ class _Daemon:
             self._supervisor.follow(entry.dir for entry in registry.entries())
         except OSError as error:
             log.warning("the registry cannot be read: %s", error)
+        self._watch_folders()
+
+    def _watch_folders(self) -> None:
+        """Let changes in the registry and in each store's folder wake us; without that, look twice as often."""
+        if self._folders is None:
+            return
+        stores = {os.path.dirname(store_file(directory)) for directory in self._supervisor.stores}
+        wanted = {paths.registry_dir(), *stores}
+        for folder in self._watched - wanted:
+            self._folders.remove(folder)
+        silent = (self._silent & wanted) | {folder for folder in wanted - self._watched if on_shared_file_system(folder)}
+        self._watched, self._silent = wanted, silent
+        self._tick = TICK if silent else WOKEN_TICK
+        for folder in wanted:
+            try:
+                self._folders.add(folder)
+            except OSError as error:
+                log.debug("changes in %s do not wake us: %s", folder, error)
+                self._tick = TICK
+
+
+def _folder_watch() -> FolderWatch | None:
+    try:
+        return FolderWatch()
+    except OSError as error:
+        log.info("changes of stores do not wake us, they are looked for: %s", error)
+        return None
 
 
 def _raise_fd_limit() -> int:

@@ -32,10 +32,11 @@ from supervisor.daemon.bindings import (
 from supervisor.daemon.means import Key, Means, OwnerKey, Settled
 from supervisor.daemon.watch import StoreWatch
 from supervisor.models import Claim, Ending
-from supervisor.process import exits, pidfd
+from supervisor.process import exits, facts, pidfd
 from supervisor.process.exits import Exit
 from supervisor.process.judge import State, Verdict
 from supervisor.process.stamp import stamp_of
+from supervisor.process.surroundings import circumstances_of
 from supervisor.sight import Sight
 
 if TYPE_CHECKING:
@@ -56,6 +57,8 @@ class StoreRuns:
         self._dying: dict[int, Dying] = {}
         self._suspects: dict[int, Suspect] = {}
         self._unwritten: dict[int, Unwritten] = {}
+        self._aside: dict[int, Claim] = {}
+        """Rows that cannot be judged, nor watched; looked at again by each sweep."""
         self._unkept: dict[int, StampColumns] = {}
         """Stamps that could not be written yet."""
         self._late: dict[int, Bound] = {}
@@ -76,24 +79,43 @@ class StoreRuns:
         """The number of runs whose process lives."""
         return len(self._bound.keys() - self._dying.keys() - self.unknown.keys())
 
-    def reconcile(self) -> None:
-        """Bring what is known into line with what the store says runs; judge what is new, and what is unknown."""
-        claims = self.watch.claims()
-        if claims is None:
+    def reconcile(self, *, sweep: bool = False) -> None:
+        """Bring what is known into line with what the store says runs, and judge what is new.
+
+        Args:
+            sweep: judge also anew what could not be judged.
+        """
+        rows = self.watch.rows()
+        if rows is None:
             return
-        rows = {claim.run_id: claim for claim in claims}
         for run_id, claim in list(self._known().items()):
             if not _same_row(claim, rows.get(run_id)):
                 self.forget(run_id)
-        self.unknown = {run_id: verdict for run_id, verdict in self.unknown.items() if run_id in rows}
+        if sweep:
+            self._aside.clear()
         known = self._known()
-        new = [claim for run_id, claim in rows.items() if run_id not in known]
-        if new:
-            self._first_sight(new, running=len(rows))
+        claims = self.watch.claims([run_id for run_id in rows if run_id not in known])
+        if claims:
+            self._first_sight(claims, running=len(rows))
         if self._unkept and self.watch.keep_stamps(list(self._unkept.items()), by=self._means.settled_by):
             self._unkept.clear()
         if not rows:
             self.watch.rest()
+
+    def retract(self) -> None:
+        """Set back to running what was settled by inference alone, and whose very process is seen alive."""
+        boot_id = self._means.scene.boot_id
+        claims = self.watch.inferred(boot_id) if boot_id else []
+        for seen in self._see(claim for claim in claims if type(claim.pid) is int and facts.exists(claim.pid)):
+            seen.close()
+            if seen.verdict.line == "F15" and self.watch.retract(seen.claim):
+                log.warning(
+                    "%s#%s runs after all: pid %s is alive, and %s",
+                    self.watch.directory,
+                    seen.claim.run_id,
+                    seen.claim.pid,
+                    seen.verdict.reason,
+                )
 
     def note_exit(self, run_id: int, ended: Exit, detected_at: float) -> list[tuple[Claim, Ending]]:
         """Take the exit of a run's process; return the ending if it is to be settled at once.
@@ -183,6 +205,8 @@ class StoreRuns:
                 self._means.tell(Settled(self.watch.directory, claim, ending))
             else:
                 log.debug("%s#%s has been recorded by its owner", self.watch.directory, claim.run_id)
+        if not self._known():
+            self.watch.rest()
 
     def forget(self, run_id: int) -> None:
         """Let go of all that is known of a run."""
@@ -191,6 +215,7 @@ class StoreRuns:
         self._unwritten.pop(run_id, None)
         self._unkept.pop(run_id, None)
         self.unknown.pop(run_id, None)
+        self._aside.pop(run_id, None)
         suspect = self._suspects.pop(run_id, None)
         if suspect is not None:
             suspect.sight.close()
@@ -217,11 +242,13 @@ class StoreRuns:
             **{run_id: suspect.sight.claim for run_id, suspect in self._suspects.items()},
             **{run_id: item.claim for run_id, item in self._unwritten.items()},
             **{run_id: bound.claim for run_id, bound in self._bound.items()},
+            **self._aside,
         }
 
     def _see(self, claims: Iterable[Claim]) -> list[Sight]:
         store, scene = self.watch.store, self._means.scene
-        sights = sight.see(store, claims, matched_before=self._matched, scene=scene, look=self._means.look_within_limit)
+        look, steps = self._means.look_within_limit, self._means.steps
+        sights = sight.see(store, claims, matched_before=self._matched, scene=scene, look=look, steps=steps)
         self._matched = self._matched or any(seen.matched for seen in sights)
         return sights
 
@@ -250,6 +277,7 @@ class StoreRuns:
         run_id, bound = seen.claim.run_id, bind(seen)
         self._bound[run_id] = bound
         self._late.pop(run_id, None)
+        self._means.oom_kills.follow(bound.surroundings.memory)
         log.debug("watching %s#%s: %s, %s", self.watch.directory, run_id, bound.process, seen.verdict.reason)
         if seen.claim.process is None and bound.identified:
             self._unkept[run_id] = stamp_of(bound.process.pid, seen.descriptor)
@@ -272,6 +300,8 @@ class StoreRuns:
         if before is None or before.line != verdict.line:
             log.info("cannot judge %s#%s: %s (%s)", self.watch.directory, run_id, verdict.reason, verdict.line)
         self.unknown[run_id] = verdict
+        if not verdict.bind:
+            self._aside[run_id] = seen.claim
 
     def _watch_owner(self, run_id: int, bound: Bound) -> None:
         """Watch the owner of a dying run: if it ends without a word, nobody is left to wait for."""
@@ -288,24 +318,28 @@ class StoreRuns:
             os.close(descriptor)
 
     def _ending(self, bound: Bound, ended: Exit, detected_at: float) -> Ending:
+        killed = ended.status is not None and os.WIFSIGNALED(ended.status)
         return bound.ending(
-            ended.status, source=ended.source, detected_at=detected_at, settled_by=self._means.settled_by
+            ended.status,
+            source=ended.source,
+            detected_at=detected_at,
+            settled_by=self._means.settled_by,
+            circumstances=circumstances_of(bound.surroundings, self._means.oom_kills, killed=killed),
         )
 
     def _look_again(self, now: float) -> None:
         """Take the second looks that are due. A row that has changed, or is not dead after all, is judged as new."""
-        claims = self.watch.claims()
         due = _due(self._suspects, now)
+        claims = self.watch.claims(due)
         if claims is None:
             for run_id in due:
                 self._suspects[run_id].due = now + RETRY
             return
-        rows = {claim.run_id: claim for claim in claims}
         suspects = {run_id: self._suspects.pop(run_id) for run_id in due}
-        unchanged = [run_id for run_id in due if _same_row(suspects[run_id].sight.claim, rows.get(run_id))]
+        unchanged = [claim for claim in claims if _same_claim(suspects[claim.run_id].sight.claim, claim)]
         endings = []
-        for run_id, seen in zip(unchanged, self._see(rows[run_id] for run_id in unchanged), strict=True):
-            first = suspects[run_id]
+        for seen in self._see(unchanged):
+            first = suspects[seen.claim.run_id]
             if confirms(first.sight.verdict, seen.verdict):
                 endings += self._confirm(first, seen)
             seen.close()
@@ -342,6 +376,10 @@ def _due(waiting: Mapping[int, Waiting], now: float) -> list[int]:
     return [run_id for run_id, item in waiting.items() if item.due <= now]
 
 
-def _same_row(known: Claim, now: Claim | None) -> bool:
+def _same_row(known: Claim, row: tuple[object, object] | None) -> bool:
     """Tell whether a running row is still the one we know: a resumed run may keep its row and change its pid."""
-    return now is not None and (known.pid, known.started_at) == (now.pid, now.started_at)
+    return row is not None and (known.pid, known.started_at) == row
+
+
+def _same_claim(known: Claim, now: Claim) -> bool:
+    return (known.pid, known.started_at) == (now.pid, now.started_at)

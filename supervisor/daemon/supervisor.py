@@ -47,12 +47,18 @@ class Supervisor:
         Args:
             sweep: look at every store, changed or not, and ask anew about every process.
         """
+        self.means.oom_kills.refresh()
+        step = self.means.steps.observe()
+        if step:
+            log.warning("the clock was set by %+.1f s; no row is judged by its time across that", step)
         if sweep:
             self.means.exits.rearm()
         for directory, store in self.stores.items():
             with self._guarded(directory):
+                if sweep:
+                    store.retract()
                 if store.watch.changed() or sweep:
-                    store.reconcile()
+                    store.reconcile(sweep=sweep)
                 store.poll()
                 store.do_what_is_due()
 

@@ -68,15 +68,44 @@ class StoreWatch:
         self._file = store_file(directory)
         self._changes = Changes(self._file, f"{self._file}-wal")
         self._inode: tuple[int, int] | None = None
+        self._version: int | None = None
         self._troubles: dict[str, str] = {}
 
     def changed(self) -> bool:
-        """Tell whether the store may have new rows since this was last asked."""
-        return self._changes() or self.is_locked
+        """Tell whether the store may have new rows since it was last read.
 
-    def claims(self) -> list[Claim] | None:
-        """Return what the running rows claim, None where the store cannot be read now."""
-        return self._try("read", self.store.running_claims)
+        An open store is asked itself (``PRAGMA data_version``, and whether another file stands in its place); our own
+        writes are no news. A store that is kept closed, because nothing runs there, is judged by its files' times.
+        """
+        if self.is_locked:
+            return True
+        if not self.store.is_open or self._inode != self._inode_now():
+            return self._changes() or self.store.is_open
+        try:
+            return self.store.data_version() != self._version
+        except sqlite3.Error:
+            return not self._changes()  # locked (no news), or in trouble: reading it will tell
+
+    def rows(self) -> dict[int, tuple[object, object]] | None:
+        """Return pid and start of the running rows by id, None where the store cannot be read now."""
+
+        def read() -> dict[int, tuple[object, object]]:
+            self._version = self.store.data_version()  # before the rows: a commit in between is seen the next time
+            return self.store.running_rows()
+
+        return self._try("read", read)
+
+    def claims(self, run_ids: Sequence[int]) -> list[Claim] | None:
+        """Return what some of the running rows claim, None where the store cannot be read now."""
+        return self._try("read", lambda: self.store.running_claims(run_ids)) if run_ids else []
+
+    def inferred(self, boot_id: str) -> list[Claim]:
+        """Return the claims of runs that were settled by inference in this boot."""
+        return self._try("read", lambda: self.store.inferred_claims(boot_id)) or []
+
+    def retract(self, claim: Claim) -> bool:
+        """Set a run that was settled by inference back to running; tell whether that was done."""
+        return self._try("written", lambda: self.store.retract(claim)) or False
 
     def settle(self, endings: Sequence[tuple[Claim, Ending]]) -> list[bool] | None:
         """Write endings by compare-and-set; None where the store cannot be written now."""
@@ -112,15 +141,17 @@ class StoreWatch:
 
     def _follow_the_file(self) -> None:
         """Open anew if another file stands where the store was: an open connection would go on with the old one."""
+        inode = self._inode_now()
+        if inode is None or inode != self._inode:
+            self.rest()
+        self._inode = inode
+
+    def _inode_now(self) -> tuple[int, int] | None:
         try:
             status = os.stat(self._file)
         except OSError:
-            self.rest()
-            return
-        inode = (status.st_dev, status.st_ino)
-        if inode != self._inode:
-            self.rest()
-        self._inode = inode
+            return None
+        return status.st_dev, status.st_ino
 
     def _complain(self, done: str, error: StoreError | sqlite3.Error) -> None:
         if isinstance(error, sqlite3.Error):

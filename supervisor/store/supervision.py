@@ -29,18 +29,37 @@ if TYPE_CHECKING:
 
 _JOINS = " LEFT JOIN projects ON projects.id = runs.project_id LEFT JOIN run_process ON run_process.run_id = runs.id"
 _NEWEST = by_newest("runs.started_at")
+_AT_ONCE = 500
 
 
 class SupervisedStore(Store):
     """A store as the daemon and the views see it."""
 
-    def running_claims(self) -> list[Claim]:
-        """Return what every row that says ``running`` claims, with its stamp."""
+    def data_version(self) -> int:
+        """Return a number that changes when another connection has committed to this file; our own writes do not."""
+        version: int = self._rows("PRAGMA data_version")[0][0]
+        return version
+
+    def running_rows(self) -> dict[int, tuple[object, object]]:
+        """Return pid and start, as stored, of every row that says ``running``, by id."""
+        rows = self._rows("SELECT id, pid, started_at FROM runs WHERE status = 'running'")
+        return {run_id: (pid, started_at) for run_id, pid, started_at in rows}
+
+    def running_claims(self, run_ids: Sequence[int] | None = None) -> list[Claim]:
+        """Return what rows that say ``running`` claim, with their stamps, in the order of their ids.
+
+        Args:
+            run_ids: only these; by default, all.
+        """
+        some = run_ids is not None and len(run_ids) <= _AT_ONCE
+        only = f" AND runs.id IN ({', '.join('?' * len(run_ids or ()))})" if some else ""
         rows = self._rows(
             f"SELECT runs.id, runs.pid, runs.started_at, dir, cmd, {PROCESS_COLUMNS} FROM runs{_JOINS}"
-            " WHERE runs.status = 'running' ORDER BY runs.id"
+            f" WHERE runs.status = 'running'{only} ORDER BY runs.id",
+            *(run_ids or () if some else ()),
         )
-        return [claim_from(row) for row in rows]
+        wanted = None if run_ids is None else set(run_ids)
+        return [claim_from(row) for row in rows if wanted is None or row[0] in wanted]
 
     def keep_stamps(self, stamps: Iterable[tuple[int, StampColumns]], *, by: str) -> None:
         """Keep the stamps of processes bound at first sight, by run id; one that is kept stays.

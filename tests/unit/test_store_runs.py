@@ -812,10 +812,10 @@ class TestTheStore:
         run = stage.run(agent)
         settle = StoreRuns.reconcile
 
-        def reconcile(runs: StoreRuns) -> None:
+        def reconcile(runs: StoreRuns, *, sweep: bool = False) -> None:
             if runs.watch.directory == troubled:
                 raise RuntimeError("a bug")
-            settle(runs)
+            settle(runs, sweep=sweep)
 
         monkeypatch.setattr(StoreRuns, "reconcile", reconcile)
         for _ in range(3):

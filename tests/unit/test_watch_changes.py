@@ -127,10 +127,10 @@ def test_our_own_reading_is_no_news(project: Path) -> None:
     with Original(project):
         pass
     watch = StoreWatch(str(project))
-    assert watch.claims() == []
+    assert watch.rows() == {}
     watch.rest()
     settled(watch.changed)
-    assert watch.claims() == []
+    assert watch.rows() == {}
     watch.rest()
     assert not watch.changed()
 
@@ -141,11 +141,11 @@ def test_a_store_that_a_lock_kept_from_being_read_stays_news(project: Path) -> N
         original.connection.execute("PRAGMA locking_mode = EXCLUSIVE")
         original.create_run(1)
         watch = StoreWatch(str(project))
-        assert watch.claims() is None
+        assert watch.rows() is None
         settled(watch._changes)
         assert watch.changed()
         assert watch.changed()
-    assert watch.claims() is not None
+    assert watch.rows() is not None
     settled(watch.changed)
     watch.rest()
 
@@ -169,14 +169,14 @@ def test_trouble_is_told_once_and_when_it_ends(project: Path, caplog: pytest.Log
     file.write_bytes(b"no database" * 1000)
     watch = StoreWatch(str(project))
     caplog.set_level("INFO", "supervisor")
-    assert [watch.claims() for _ in range(3)] == [None] * 3
+    assert [watch.rows() for _ in range(3)] == [None] * 3
     assert watch.settle([]) is None
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert "damaged" in caplog.text
     caplog.clear()
     file.write_bytes(good)
-    assert watch.claims() == []
-    assert watch.claims() == []
+    assert watch.rows() == {}
+    assert watch.rows() == {}
     assert watch.settle([]) == []
     assert [record.levelname for record in caplog.records] == ["INFO", "INFO"]
     watch.rest()
@@ -186,7 +186,7 @@ def test_a_lock_is_no_trouble(project: Path, caplog: pytest.LogCaptureFixture) -
     """A store that is locked for a moment says nothing in the log."""
     with Original(project) as original:
         watch = StoreWatch(str(project))
-        assert watch.claims() == []
+        assert watch.rows() == {}
         caplog.set_level("INFO", "supervisor")
         original.connection.execute("BEGIN IMMEDIATE")
         assert watch.settle([]) is None
@@ -201,7 +201,7 @@ def test_endings_go_to_the_store_that_stands_there(project: Path) -> None:
     with Original(project):
         pass
     watch = StoreWatch(str(project))
-    assert watch.claims() == []
+    assert watch.rows() == {}
     file = project / ".agent-yes" / "store.sqlite"
     other = file.with_name("other.sqlite")
     sqlite3.connect(file).execute("VACUUM INTO ?", (str(other),)).connection.close()
