@@ -15,7 +15,7 @@ from supervisor.daemon.lock import DaemonLock
 from supervisor.daemon.means import Means
 from supervisor.daemon.supervisor import Supervisor
 from supervisor.daemon.watch import Changes
-from supervisor.process.abilities import abilities
+from supervisor.process.abilities import Abilities, abilities
 from supervisor.process.inotify import FolderWatch
 from supervisor.process.namespace import on_shared_file_system
 from supervisor.store.connection import store_file
@@ -43,11 +43,9 @@ def serve(*, sweep_every: float = SWEEP_EVERY, discovers: bool = True) -> None:
         DaemonRunning: this user has a daemon already.
     """
     lock = DaemonLock()
-    found = abilities()
+    found = abilities()  # forks, so before anything is opened
     try:
-        log.info("supervising; this is pid %s", os.getpid())
-        log.info("%s", found)
-        asyncio.run(_Daemon(sweep_every, discovers).run())
+        asyncio.run(_Daemon(sweep_every, discovers).run(found))
     finally:
         lock.close()
 
@@ -65,7 +63,7 @@ class _Daemon:
         """Folders on file systems that tell nobody of what other hosts write."""
         self._tick = TICK
 
-    async def run(self) -> None:
+    async def run(self, found: Abilities) -> None:
         loop, stop = asyncio.get_running_loop(), asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
@@ -73,6 +71,8 @@ class _Daemon:
         loop.add_reader(descriptor, self._supervisor.on_exits)
         if self._folders is not None:
             loop.add_reader(self._folders.fileno(), self._on_change)
+        log.info("supervising; this is pid %s", os.getpid())
+        log.info("%s", found)
         self._sweep()
         stop_jobs = start_jobs(self._sweep, sweep_every=self._sweep_every)
         self._beat_in(0)
@@ -134,9 +134,9 @@ class _Daemon:
         wanted = {paths.registry_dir(), *stores}
         for folder in self._watched - wanted:
             self._folders.remove(folder)
-        silent = (self._silent & wanted) | {folder for folder in wanted - self._watched if on_shared_file_system(folder)}
-        self._watched, self._silent = wanted, silent
-        self._tick = TICK if silent else WOKEN_TICK
+        silent = {folder for folder in wanted - self._watched if on_shared_file_system(folder)}
+        self._watched, self._silent = wanted, silent | (self._silent & wanted)
+        self._tick = TICK if self._silent else WOKEN_TICK
         for folder in wanted:
             try:
                 self._folders.add(folder)
