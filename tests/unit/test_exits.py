@@ -123,6 +123,26 @@ def test_watching_one_that_has_ended(watcher: ExitWatcher, nursery: Nursery) -> 
     assert news(watcher) == [Exit("it", 7 << 8, True, "zombie's exit status")]
 
 
+def test_start_that_is_not_known(watcher: ExitWatcher, nursery: Nursery) -> None:
+    """A process whose start was hidden from us is told like any other."""
+    pid = nursery.born()
+    watcher.watch("it", os.pidfd_open(pid), pid, None)
+    nursery.end(pid, 7)
+    assert news(watcher) == [Exit("it", 7 << 8, True, "zombie's exit status")]
+
+
+@tells_exits
+def test_pidfd_that_fires_for_a_process_that_runs(watcher: ExitWatcher, nursery: Nursery) -> None:
+    """A pidfd that fires while the process is seen to run is no end, and does not fire on and on (B7)."""
+    zombie, living = nursery.spawn(2)
+    watcher.watch("it", os.pidfd_open(zombie), living, procfs.read_stat(living).start_ticks)
+    nursery.end(zombie, 7)
+    assert news(watcher) == []
+    assert not readable(watcher)
+    nursery.reap(zombie)
+    assert news(watcher) == [Exit("it", 7 << 8, True, "pidfd exit info")]
+
+
 def test_three_hundred_at_once(watcher: ExitWatcher, nursery: Nursery) -> None:
     """Three hundred processes that end at once are each told once, with their own status."""
     pids = nursery.spawn(300)
@@ -153,6 +173,18 @@ def test_forget_closes(watcher: ExitWatcher, nursery: Nursery) -> None:
     nursery.end(pid, 7)
     watcher.rearm()
     assert watcher.take() == []
+
+
+def test_forgotten_process_with_another_descriptor(watcher: ExitWatcher, nursery: Nursery) -> None:
+    """A forgotten process wakes nobody, also where its pidfd lives on under another number."""
+    pid = nursery.born()
+    descriptor = os.pidfd_open(pid)
+    other = os.dup(descriptor)
+    watcher.watch(pid, descriptor, pid, None)
+    watcher.forget(pid)
+    nursery.end(pid, 7)
+    assert not readable(watcher)
+    os.close(other)
 
 
 def test_close_closes_all(nursery: Nursery) -> None:
@@ -349,8 +381,14 @@ def test_old_kernel_zombie_still_tells(watcher: ExitWatcher, nursery: Nursery, m
     assert news(watcher) == [Exit(pid, 7 << 8, True, "zombie's exit status")]
 
 
-@pytest.mark.parametrize("kept", [None, 7 << 8], ids=["old kernel", "new kernel"])
-def test_pid_that_has_changed_hands(nursery: Nursery, monkeypatch: pytest.MonkeyPatch, kept: int | None) -> None:
+@pytest.mark.parametrize(
+    ("kept", "source"),
+    [(None, "reaped, kernel without exit info"), (7 << 8, "pidfd exit info")],
+    ids=["old kernel", "new kernel"],
+)
+def test_pid_that_has_changed_hands(
+    nursery: Nursery, monkeypatch: pytest.MonkeyPatch, kept: int | None, source: str
+) -> None:
     """If the pid is gone or another process's now, ours has been reaped; its status is asked for once more (B5)."""
     pid = nursery.born()
     descriptor = os.pidfd_open(pid)
@@ -361,9 +399,7 @@ def test_pid_that_has_changed_hands(nursery: Nursery, monkeypatch: pytest.Monkey
         if gone:
             nursery.end(pid, 7)
             nursery.reap(pid)
-        told = examine(descriptor, pid, ticks - 1)
-        assert told is not None
-        assert told[:2] == (kept, True)
+        assert examine(descriptor, pid, ticks - 1) == (kept, True, source)
     os.close(descriptor)
 
 
@@ -377,9 +413,8 @@ def test_stat_that_cannot_be_read(nursery: Nursery, monkeypatch: pytest.MonkeyPa
     pid = nursery.born()
     descriptor = os.pidfd_open(pid)
     monkeypatch.setattr(procfs, "read_stat", refuse)
-    told = examine(descriptor, pid, 1)
-    assert told is not None
-    assert told[:2] == (None, False)
+    assert examine(descriptor, pid, 1) == (None, False, "zombie, hidden from us")
+    assert examine(descriptor, pid, 1, reaped=True) == (None, True, "reaped, kernel without exit info")
     os.close(descriptor)
 
 
