@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import time
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 
 from supervisor.ending import ending_of, ending_without_status, explained
 from supervisor.models import Cause, Circumstances, Claim, Ending, Rank
-from supervisor.process import facts, procfs
-from supervisor.process.exits import Exit
+from supervisor.process import facts, pidfd, procfs
+from supervisor.process.exits import Exit, ExitWatcher
 from supervisor.process.judge import State, Verdict
 from supervisor.process.surroundings import Surroundings, surroundings_of
 from supervisor.sight import Sight
+
+log = logging.getLogger(__name__)
 
 OWNER_GRACE = 3.0
 """Seconds that a living owner has to record the ending before the kernel's word is written for it."""
@@ -217,6 +222,42 @@ def unwritten(claim: Claim, ending: Ending, *, before: Unwritten | None, now: fl
     """Return an ending that could not be written, with when to try again; ``before`` is what it was at the last try."""
     wait = RETRY if before is None else min(before.wait * 2, LONGEST_RETRY)
     return Unwritten(claim, ending, wait, now + wait)
+
+
+def watch_end(exits: ExitWatcher, key: Hashable, descriptor: int, process: Identity) -> bool:
+    """Give a pidfd to be waited for; tell whether the kernel had room for it."""
+    try:
+        exits.watch(key, descriptor, process.pid, process.start_ticks)
+    except OSError as error:
+        os.close(descriptor)
+        log.debug("cannot wait for pid %s: %s", process.pid, error)
+        return False
+    return True
+
+
+def watch_owner(exits: ExitWatcher, key: Hashable, bound: Bound) -> None:
+    """Watch the owner of a dying run: if it ends without a word, nobody is left to wait for."""
+    owner = bound.owner or bound.parent
+    if owner is None:
+        return
+    try:
+        descriptor = pidfd.open_pidfd(owner.pid)
+    except (OSError, OverflowError):  # the store may say that anything is the owner
+        return  # the grace runs out all the same
+    if owner.lives:
+        watch_end(exits, key, descriptor, owner)
+    else:
+        os.close(descriptor)
+
+
+def due(waiting: Mapping[int, Waiting], now: float) -> list[int]:
+    """Return the runs whose time has come."""
+    return [run_id for run_id, item in waiting.items() if item.due <= now]
+
+
+def same_row(known: Claim, row: tuple[object, object] | None) -> bool:
+    """Tell whether a running row is still the one we know: a resumed run may keep its row and change its pid."""
+    return row is not None and (known.pid, known.started_at) == row
 
 
 def polled_exit(process: Identity) -> tuple[int | None, str] | None:

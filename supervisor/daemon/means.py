@@ -14,6 +14,7 @@ from supervisor.models import Claim, Ending
 from supervisor.process import facts
 from supervisor.process.exits import ExitWatcher
 from supervisor.process.judge import Facts, Scene
+from supervisor.process.kqueue import exit_watcher
 from supervisor.process.surroundings import OomKills
 
 log = logging.getLogger(__name__)
@@ -55,7 +56,7 @@ class Means:
     clock: Callable[[], float] = time.monotonic
     look: Callable[[int], tuple[Facts, int | None]] = facts.look
     on_settled: Callable[[Settled], None] = lambda _: None
-    exits: ExitWatcher = field(default_factory=ExitWatcher)
+    exits: ExitWatcher = field(default_factory=exit_watcher)
     scene: Scene = field(default_factory=facts.scene)
     oom_kills: OomKills = field(default_factory=OomKills)
     steps: ClockSteps = field(default_factory=ClockSteps)

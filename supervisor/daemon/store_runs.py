@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from supervisor import sight
@@ -18,21 +18,23 @@ from supervisor.daemon.bindings import (
     RETRY,
     Bound,
     Dying,
-    Identity,
     Suspect,
-    Unwritten,
     Waiting,
     bind,
     confirms,
+    due,
     inferred,
     polled_exit,
+    same_row,
     suspected,
-    unwritten,
+    watch_end,
+    watch_owner,
 )
-from supervisor.daemon.means import Key, Means, OwnerKey, Settled
+from supervisor.daemon.means import Key, Means, OwnerKey
 from supervisor.daemon.watch import StoreWatch
+from supervisor.daemon.writing import EndingWriter
 from supervisor.models import Claim, Ending
-from supervisor.process import exits, facts, pidfd
+from supervisor.process import exits, facts
 from supervisor.process.exits import Exit
 from supervisor.process.judge import State, Verdict
 from supervisor.process.stamp import stamp_of
@@ -56,7 +58,7 @@ class StoreRuns:
         self._bound: dict[int, Bound] = {}
         self._dying: dict[int, Dying] = {}
         self._suspects: dict[int, Suspect] = {}
-        self._unwritten: dict[int, Unwritten] = {}
+        self._writer = EndingWriter(self.watch, means)
         self._aside: dict[int, Claim] = {}
         """Rows that cannot be judged, nor watched; looked at again by each sweep."""
         self._unkept: dict[int, StampColumns] = {}
@@ -67,11 +69,11 @@ class StoreRuns:
     @property
     def is_doubtful(self) -> bool:
         """Whether a dead-looking row waits for its second look, or an ending for its owner or its store."""
-        return bool(self._dying or self._suspects or self._unwritten)
+        return bool(self._dying or self._suspects or self._writer.kept)
 
     def waiting(self) -> list[Claim]:
         """Return the rows that look dead and are not settled yet."""
-        waits = {*self._dying, *self._suspects, *self._unwritten}
+        waits = {*self._dying, *self._suspects, *self._writer.kept}
         return [claim for run_id, claim in self._known().items() if run_id in waits]
 
     @property
@@ -89,7 +91,7 @@ class StoreRuns:
         if rows is None:
             return
         for run_id, claim in list(self._known().items()):
-            if not _same_row(claim, rows.get(run_id)):
+            if not same_row(claim, rows.get(run_id)):
                 self.forget(run_id)
         if sweep:
             self._aside.clear()
@@ -140,7 +142,7 @@ class StoreRuns:
         if grace == 0:
             return [(bound.claim, self._ending(bound, ended, detected_at))]
         self._dying[run_id] = Dying(bound, ended, now, detected_at, now + grace)
-        self._watch_owner(run_id, bound)
+        watch_owner(self._means.exits, OwnerKey(self._key(run_id)), bound)
         return []
 
     def note_owner_exit(self, run_id: int) -> None:
@@ -166,7 +168,7 @@ class StoreRuns:
         """Return when, on the clock, something of this store comes due; None when nothing waits."""
         if not self.is_doubtful:
             return None
-        waiting: list[Waiting] = [*self._dying.values(), *self._suspects.values(), *self._unwritten.values()]
+        waiting: list[Waiting] = [*self._dying.values(), *self._suspects.values(), *self._writer.kept.values()]
         return min(item.due for item in waiting)
 
     def do_what_is_due(self) -> None:
@@ -174,45 +176,40 @@ class StoreRuns:
         if not self.is_doubtful:
             return
         now, endings = self._means.clock(), []
-        for run_id in _due(self._dying, now):
+        for run_id in due(self._dying, now):
             dying = self._dying[run_id]
             left = dying.bound.grace(dying.exit.status, now - dying.since)
             if left > 0:
                 dying.due = now + left
             else:
                 endings.append((dying.bound.claim, self._ending(dying.bound, dying.exit, dying.detected_at)))
-        again = [self._unwritten[run_id] for run_id in _due(self._unwritten, now)]
+        again = [self._writer.kept[run_id] for run_id in due(self._writer.kept, now)]
         endings += [(item.claim, item.ending) for item in again]
         self.settle(endings)
-        if _due(self._suspects, now):
+        if due(self._suspects, now):
             self._look_again(now)
 
     def settle(self, endings: list[tuple[Claim, Ending]]) -> None:
         """Write endings, in one transaction; what cannot be written now is kept and tried again."""
         if not endings:
             return
-        written = self.watch.settle(endings)
-        tried = dict(self._unwritten)
-        for index, (claim, ending) in enumerate(endings):
+        for (claim, _), written in zip(endings, self._writer.write(endings), strict=True):
             dying = self._dying.get(claim.run_id)
-            if dying is not None and not dying.exit.final and (written is None or written[index]):
+            if dying is not None and not dying.exit.final and written is not False:
                 self._late[claim.run_id] = dying.bound
-            self.forget(claim.run_id)
-            if written is None:
-                before, now = tried.get(claim.run_id), self._means.clock()
-                self._unwritten[claim.run_id] = unwritten(claim, ending, before=before, now=now)
-            elif written[index]:
-                self._means.tell(Settled(self.watch.directory, claim, ending))
-            else:
-                log.debug("%s#%s has been recorded by its owner", self.watch.directory, claim.run_id)
+            self._let_go(claim.run_id)
         if not self._known():
             self.watch.rest()
 
     def forget(self, run_id: int) -> None:
         """Let go of all that is known of a run."""
+        self._let_go(run_id)
+        self._writer.kept.pop(run_id, None)
+
+    def _let_go(self, run_id: int) -> None:
+        """Let go of a run's process."""
         self._bound.pop(run_id, None)
         self._dying.pop(run_id, None)
-        self._unwritten.pop(run_id, None)
         self._unkept.pop(run_id, None)
         self.unknown.pop(run_id, None)
         self._aside.pop(run_id, None)
@@ -225,9 +222,7 @@ class StoreRuns:
 
     def close(self) -> None:
         """Let go of all runs and of the store, after a last try to write what could not be written."""
-        self.settle([(item.claim, item.ending) for item in self._unwritten.values()])
-        for item in self._unwritten.values():
-            log.warning("%s#%s has ended, but that cannot be written", self.watch.directory, item.claim.run_id)
+        self._writer.give_up()
         for run_id in (*self._late, *self._known()):
             self._late.pop(run_id, None)
             self.forget(run_id)
@@ -240,7 +235,7 @@ class StoreRuns:
         """Return the rows in hand, as they were when they came there."""
         return {
             **{run_id: suspect.sight.claim for run_id, suspect in self._suspects.items()},
-            **{run_id: item.claim for run_id, item in self._unwritten.items()},
+            **{run_id: item.claim for run_id, item in self._writer.kept.items()},
             **{run_id: bound.claim for run_id, bound in self._bound.items()},
             **self._aside,
         }
@@ -282,17 +277,9 @@ class StoreRuns:
         if seen.claim.process is None and bound.identified:
             self._unkept[run_id] = stamp_of(bound.process.pid, seen.descriptor)
         if seen.descriptor is not None:
-            bound.polled = not self._watch(self._key(run_id), seen.descriptor, bound.process)
-
-    def _watch(self, key: Key | OwnerKey, descriptor: int, process: Identity) -> bool:
-        """Give a pidfd to be waited for; tell whether the kernel had room for it."""
-        try:
-            self._means.exits.watch(key, descriptor, process.pid, process.start_ticks)
-        except OSError as error:
-            os.close(descriptor)
-            log.debug("cannot wait for pid %s: %s", process.pid, error)
-            return False
-        return True
+            bound.polled = not watch_end(self._means.exits, self._key(run_id), seen.descriptor, bound.process)
+        elif self._means.exits.watch_pid(self._key(run_id), bound.process.pid):
+            bound.polled = not bound.process.lives  # it may have ended before it was watched
 
     def _note_unknown(self, seen: Sight) -> None:
         run_id, verdict = seen.claim.run_id, seen.verdict
@@ -302,20 +289,6 @@ class StoreRuns:
         self.unknown[run_id] = verdict
         if not verdict.bind:
             self._aside[run_id] = seen.claim
-
-    def _watch_owner(self, run_id: int, bound: Bound) -> None:
-        """Watch the owner of a dying run: if it ends without a word, nobody is left to wait for."""
-        owner = bound.owner or bound.parent
-        if owner is None:
-            return
-        try:
-            descriptor = pidfd.open_pidfd(owner.pid)
-        except (OSError, OverflowError):  # the store may say that anything is the owner
-            return  # the grace runs out all the same
-        if owner.lives:
-            self._watch(OwnerKey(self._key(run_id)), descriptor, owner)
-        else:
-            os.close(descriptor)
 
     def _ending(self, bound: Bound, ended: Exit, detected_at: float) -> Ending:
         killed = ended.status is not None and os.WIFSIGNALED(ended.status)
@@ -329,14 +302,16 @@ class StoreRuns:
 
     def _look_again(self, now: float) -> None:
         """Take the second looks that are due. A row that has changed, or is not dead after all, is judged as new."""
-        due = _due(self._suspects, now)
-        claims = self.watch.claims(due)
+        those = due(self._suspects, now)
+        claims = self.watch.claims(those)
         if claims is None:
-            for run_id in due:
+            for run_id in those:
                 self._suspects[run_id].due = now + RETRY
             return
-        suspects = {run_id: self._suspects.pop(run_id) for run_id in due}
-        unchanged = [claim for claim in claims if _same_claim(suspects[claim.run_id].sight.claim, claim)]
+        suspects = {run_id: self._suspects.pop(run_id) for run_id in those}
+        unchanged = [
+            claim for claim in claims if same_row(suspects[claim.run_id].sight.claim, (claim.pid, claim.started_at))
+        ]
         endings = []
         for seen in self._see(unchanged):
             first = suspects[seen.claim.run_id]
@@ -367,19 +342,6 @@ class StoreRuns:
         if grace > 0:
             self._bound[second.claim.run_id] = bound
             self._dying[second.claim.run_id] = Dying(bound, ended, suspect.since, time.time(), now + grace)
-            self._watch_owner(second.claim.run_id, bound)
+            watch_owner(self._means.exits, OwnerKey(self._key(second.claim.run_id)), bound)
             return []
         return [(second.claim, self._ending(bound, ended, time.time()))]
-
-
-def _due(waiting: Mapping[int, Waiting], now: float) -> list[int]:
-    return [run_id for run_id, item in waiting.items() if item.due <= now]
-
-
-def _same_row(known: Claim, row: tuple[object, object] | None) -> bool:
-    """Tell whether a running row is still the one we know: a resumed run may keep its row and change its pid."""
-    return row is not None and (known.pid, known.started_at) == row
-
-
-def _same_claim(known: Claim, now: Claim) -> bool:
-    return (known.pid, known.started_at) == (now.pid, now.started_at)

@@ -59,6 +59,10 @@ class ExitWatcher:
         self._watches[descriptor] = _Watch(key, descriptor, pid, start_ticks)
         self._descriptors[key] = descriptor
 
+    def watch_pid(self, key: Hashable, pid: int) -> bool:  # noqa: ARG002  for those who can
+        """Watch a process that has no pidfd; tell whether that is possible. Here it is not: it must be polled."""
+        return False
+
     def forget(self, key: Hashable) -> None:
         """Stop watching a process and close its pidfd; an unknown key is no error."""
         descriptor = self._descriptors.pop(key, None)
