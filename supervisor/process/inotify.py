@@ -11,8 +11,10 @@ import os
 import struct
 import sys
 
-_MASK = 0x2 | 0x100 | 0x200 | 0x80 | 0x400 | 0x4000
-"""IN_MODIFY | IN_CREATE | IN_DELETE | IN_MOVED_TO | IN_DELETE_SELF | IN_Q_OVERFLOW (sys/inotify.h)."""
+_MASK = 0x2 | 0x40 | 0x80 | 0x100 | 0x200 | 0x400 | 0x800
+"""IN_MODIFY | IN_MOVED_FROM | IN_MOVED_TO | IN_CREATE | IN_DELETE | IN_DELETE_SELF | IN_MOVE_SELF (sys/inotify.h)."""
+
+_MOVE_SELF, _OVERFLOW, _IGNORED = 0x800, 0x4000, 0x8000
 
 _FLAGS = os.O_NONBLOCK | os.O_CLOEXEC
 _EVENT = struct.Struct("iIII")
@@ -31,7 +33,8 @@ class FolderWatch:
             raise OSError("no inotify on this platform")
         self._libc = ctypes.CDLL(None, use_errno=True)
         self._descriptor = self._checked(self._libc.inotify_init1(_FLAGS))
-        self._folders: dict[int, str] = {}
+        self._folders: dict[int, set[str]] = {}
+        """By the kernel's number for a folder, its names: a bind mount gives it several."""
         self._numbers: dict[str, int] = {}
 
     def fileno(self) -> int:
@@ -39,25 +42,32 @@ class FolderWatch:
         return self._descriptor
 
     def add(self, folder: str) -> None:
-        """Watch a folder; one that is watched already stays watched.
+        """Watch a folder; one that is watched already stays watched, another in its place is watched instead.
 
         Raises:
             OSError: it is not there, or max_user_watches is reached.
         """
-        if folder in self._numbers:
+        number = self._checked(self._libc.inotify_add_watch(self._descriptor, os.fsencode(folder), _MASK), folder)
+        before = self._numbers.get(folder)
+        if before == number:
             return
-        number = self._checked(self._libc.inotify_add_watch(self._descriptor, os.fsencode(folder), _MASK))
-        self._folders[number], self._numbers[folder] = folder, number
+        if before is not None:  # another folder stands there now; of the old one there may still be something to tell
+            self._libc.inotify_rm_watch(self._descriptor, before)
+        self._numbers[folder] = number
+        self._folders.setdefault(number, set()).add(folder)
 
     def remove(self, folder: str) -> None:
         """Stop watching a folder; an unknown one is no error."""
         number = self._numbers.pop(folder, None)
-        if number is not None:
-            self._folders.pop(number, None)
-            self._libc.inotify_rm_watch(self._descriptor, number)
+        if number is None:
+            return
+        self._folders[number].discard(folder)
+        if not self._folders[number]:
+            del self._folders[number]
+            self._libc.inotify_rm_watch(self._descriptor, number)  # in vain for a folder that is gone
 
     def take(self) -> set[str]:
-        """Return the folders in which something has changed since the last call, without waiting."""
+        """Return the folders in which something may have changed since the last call, without waiting."""
         changed: set[str] = set()
         while True:
             try:
@@ -68,19 +78,22 @@ class FolderWatch:
             while position < len(events):
                 number, mask, _, length = _EVENT.unpack_from(events, position)
                 position += _EVENT.size + length
-                folder = self._folders.get(number)
-                if folder is None:
-                    continue
-                changed.add(folder)
-                if mask & 0x8000:  # IN_IGNORED: the folder itself is gone, and with it the watch
-                    del self._folders[number], self._numbers[folder]
+                if mask & _OVERFLOW:  # what was dropped may have been of any folder
+                    changed.update(self._numbers)
+                changed |= self._folders.get(number, set())
+                if mask & _MOVE_SELF:
+                    self._libc.inotify_rm_watch(self._descriptor, number)
+                if mask & (_MOVE_SELF | _IGNORED):  # what its names lead to now, if anything, is not watched
+                    for name in self._folders.pop(number, set()):
+                        if self._numbers.get(name) == number:
+                            del self._numbers[name]
 
     def close(self) -> None:
         """Close the instance."""
         os.close(self._descriptor)
 
-    def _checked(self, result: int) -> int:
+    def _checked(self, result: int, folder: str | None = None) -> int:
         if result < 0:
             number = ctypes.get_errno()
-            raise OSError(number, os.strerror(number))
+            raise OSError(number, os.strerror(number), folder)
         return result
