@@ -6,14 +6,17 @@ than its row may only have been born before a step, so that none may be called r
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
+import math
 import os
 import time
+from collections.abc import Callable
 
 from supervisor import paths
 from supervisor.process import procfs
-from supervisor.process.surroundings import clocks
+from supervisor.process.surroundings import Clocks, clocks
 
 log = logging.getLogger(__name__)
 
@@ -24,9 +27,16 @@ _KEPT = 100
 
 
 class ClockSteps:
-    """The steps of this boot that somebody has seen. Reads the file at the first question."""
+    """The steps of this boot that somebody has seen. Reads the file at the first question.
 
-    def __init__(self) -> None:
+    Args:
+        read: reads the clocks.
+        now: the wall clock, Unix seconds.
+    """
+
+    def __init__(self, read: Callable[[], Clocks] = clocks, *, now: Callable[[], float] = time.time) -> None:
+        self._read = read
+        self._now = now
         self._steps: list[float] | None = None
         self._offset: float | None = None
         self._boot_id = procfs.boot_id()
@@ -37,13 +47,13 @@ class ClockSteps:
 
     def observe(self) -> float:
         """Look at the clocks; note and keep a step since the last look, and return its size in seconds, else 0."""
-        steps, offset = self._known(), clocks().offset
+        steps, offset = self._known(), self._read().offset
         before, step = self._offset, 0.0
         if before is None or abs(offset - before) >= WORTH_NOTING:
             if before is not None:
                 step = offset - before
                 # A row from before the step may bear a time of either side.
-                steps.append(max(time.time(), time.time() - step))
+                steps.append(self._now() - min(step, 0))
                 del steps[:-_KEPT]
             self._offset = offset
             self._keep()
@@ -56,7 +66,7 @@ class ClockSteps:
                 with open(_file(), encoding="ascii") as file:
                     kept = json.load(file)
                 if kept["boot_id"] == self._boot_id:
-                    self._steps, self._offset = [float(at) for at in kept["steps"]], float(kept["offset"])
+                    self._steps, self._offset = [_finite(at) for at in kept["steps"]], _finite(kept["offset"])
             except FileNotFoundError:
                 pass
             except (OSError, ValueError, KeyError, TypeError) as error:
@@ -65,6 +75,7 @@ class ClockSteps:
 
     def _keep(self) -> None:
         content = {"boot_id": self._boot_id, "offset": self._offset, "steps": self._steps}
+        draft = None
         try:
             draft = f"{_file()}.{os.getpid()}"
             with open(draft, "w", encoding="ascii") as file:
@@ -72,7 +83,17 @@ class ClockSteps:
             os.replace(draft, _file())
         except OSError as error:
             log.warning("the clock's steps cannot be kept: %s", error)
+            if draft is not None:
+                with contextlib.suppress(OSError):
+                    os.unlink(draft)
 
 
 def _file() -> str:
     return os.path.join(paths.state_dir(), "clock.json")
+
+
+def _finite(value: object) -> float:
+    """Return a number as kept; with a NaN no later step would ever be seen."""
+    if not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"{value!r} is no time")
+    return float(value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import sys
@@ -44,15 +45,21 @@ def abilities() -> Abilities:
     system = f"{platform.system()} {platform.release()}"
     if sys.platform != "linux":
         return Abilities(system, False, False, False, False, True)
+    place = procfs.is_ours(), procfs.namespace("pid") == INITIAL_PID_NS
+    reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
+        os.close(writer)
+        os.read(reader, 1)  # lives until we hold its pidfd: where SIGCHLD is ignored it leaves no zombie
         os._exit(_TEST_CODE)
     try:
         descriptor = pidfd.open_pidfd(child)
     except OSError:
         descriptor = None
-    os.waitpid(child, 0)
-    place = procfs.is_ours(), procfs.namespace("pid") == INITIAL_PID_NS
+    os.close(writer)
+    os.close(reader)
+    with contextlib.suppress(ChildProcessError):  # reaped by the kernel, as above
+        os.waitpid(child, 0)
     if descriptor is None:
         return Abilities(system, False, False, False, *place)
     try:

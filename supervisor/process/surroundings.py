@@ -16,7 +16,7 @@ from supervisor.models import Circumstances
 LATELY = 10.0
 """Seconds for which a risen counter of OOM kills still explains a SIGKILL: a big process takes long to die."""
 
-_SHUTDOWN_MARKS = ("/run/systemd/shutdown/scheduled", "/run/nologin")
+_CGROUPS = "/sys/fs/cgroup"
 _PTS_MAJORS = range(136, 144)
 
 
@@ -35,7 +35,7 @@ class Clocks:
 class Surroundings:
     """What surrounds a process: its memory cgroup's folder, its login session's, and its controlling terminal.
 
-    ``terminal`` is a device number as proc(5) gives it (tty_nr), 0 for none.
+    ``terminal`` is a device number as proc(5) gives it (tty_nr), 0 for none that could be closed before our eyes.
     """
 
     memory: str | None
@@ -44,29 +44,39 @@ class Surroundings:
     clocks: Clocks
 
 
-def clocks() -> Clocks:
-    """Read the clocks."""
-    boot = time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
-    return Clocks(time.time() - boot, boot - time.clock_gettime(time.CLOCK_MONOTONIC))
+def clocks(clock_gettime: Callable[[int], float] = time.clock_gettime) -> Clocks:
+    """Read the clocks: the tightest of three readings, for one that was interrupted would look like a step."""
+    boottime = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+    readings = []
+    for _ in range(3):
+        boot, real, monotonic = map(clock_gettime, (boottime, time.CLOCK_REALTIME, time.CLOCK_MONOTONIC))
+        readings.append((clock_gettime(boottime) - boot, real - boot, boot - monotonic))
+    _, offset, suspended = min(readings)
+    return Clocks(offset, suspended)
 
 
-def surroundings_of(pid: int, terminal: int) -> Surroundings:
-    """Look at what surrounds a process.
+def surroundings_of(pid: int, terminal: int, *, proc: str = "/proc", cgroups: str = _CGROUPS) -> Surroundings:
+    """Look at what surrounds a process. Only what is there now can be missed later.
 
     Args:
         pid: its id.
         terminal: its tty_nr.
+        proc: where process information is mounted.
+        cgroups: where cgroups are.
     """
     memory = session = None
-    for controllers, path in _cgroups(pid):
+    unified = os.path.join(cgroups, "unified")
+    for controllers, path in _cgroups_of(pid, proc):
         if controllers == "":
-            session = _session_of(f"{_unified_root()}{path}") or session
-            memory = memory or _with_file(f"{_unified_root()}{path}", "memory.events")
+            root = unified if os.path.isdir(unified) else cgroups
+            session = _session_of(root, path) or session
+            memory = memory or _memory_of(root, path)
         elif "memory" in controllers.split(","):
-            memory = _with_file(f"/sys/fs/cgroup/memory{path}", "memory.oom_control")
+            memory = _with_file(f"{cgroups}/memory{path}".rstrip("/"), "memory.oom_control")
         elif controllers == "name=systemd":
-            session = _session_of(f"/sys/fs/cgroup/systemd{path}") or session
-    return Surroundings(memory, session, terminal, clocks())
+            session = _session_of(os.path.join(cgroups, "systemd"), path) or session
+    seen = _terminal_name(terminal) is not None and not terminal_is_gone(terminal)
+    return Surroundings(memory, session, terminal if seen else 0, clocks())
 
 
 def terminal_is_gone(terminal: int) -> bool:
@@ -80,22 +90,48 @@ def is_gone(folder: str) -> bool:
     return not os.path.isdir(folder)
 
 
-def is_shutting_down() -> bool:
-    """Tell whether the machine is being shut down."""
-    return any(os.path.exists(mark) for mark in _SHUTDOWN_MARKS)
+def is_shutting_down(*, run: str = "/run", now: Callable[[], float] = time.time) -> bool:
+    """Tell whether the machine is being shut down: nobody may log in any more, or the announced time has come.
+
+    Args:
+        run: where systemd keeps its marks.
+        now: the wall clock, Unix seconds.
+    """
+    if os.path.exists(os.path.join(run, "nologin")):
+        return True
+    due = _field(os.path.join(run, "systemd/shutdown/scheduled"), "USEC", separator="=")
+    return due is not None and now() >= due / 1e6
 
 
-def circumstances_of(before: Surroundings, oom_kills: OomKills) -> Circumstances:
-    """Compare what surrounded a process when it was bound with what is left at its end."""
+def circumstances_of(before: Surroundings, oom_kills: OomKills, *, killed: bool) -> Circumstances:
+    """Compare what surrounded a process when it was bound with what is left at its end.
+
+    Args:
+        before: what surrounded it.
+        oom_kills: counted since.
+        killed: whether a signal ended it: only then the more costly questions are asked.
+    """
     now = clocks()
+    suspended, stepped = now.suspended - before.clocks.suspended, now.offset - before.clocks.offset
+    if not killed:
+        return Circumstances(suspended=suspended, clock_stepped=stepped)
     return Circumstances(
         oom=oom_kills.evidence(before.memory),
         terminal_gone=_terminal_name(before.terminal) if terminal_is_gone(before.terminal) else None,
         session_gone=before.session if before.session is not None and is_gone(before.session) else None,
         shutting_down=is_shutting_down(),
-        suspended=now.suspended - before.clocks.suspended,
-        clock_stepped=now.offset - before.clocks.offset,
+        suspended=suspended,
+        clock_stepped=stepped,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Rise:
+    """That a counter was seen to have risen: when, and from what to what."""
+
+    at: float
+    before: int
+    after: int
 
 
 class OomKills:
@@ -103,34 +139,34 @@ class OomKills:
 
     Args:
         clock: a monotonic clock, seconds.
+        vmstat: the file that counts for the whole machine.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic, *, vmstat: str = "/proc/vmstat") -> None:
         self._clock = clock
-        self._machine = _machine_count()
-        self._machine_rose: tuple[float, int, int] | None = None
-        self._counts: dict[str, int] = {}
-        self._rose: dict[str, tuple[float, int, int]] = {}
+        self._vmstat = vmstat
+        self._machine = _field(vmstat, "oom_kill")
+        self._machine_rose: _Rise | None = None
+        self._counts: dict[str, tuple[int, int]] = {}
+        """By folder, the inode of the cgroup and its count: a service that starts again has another of that name."""
+        self._rose: dict[str, _Rise] = {}
 
     def follow(self, memory: str | None) -> None:
         """Begin to count in a memory cgroup, if that is not done yet."""
-        if memory is not None and memory not in self._counts:
-            count = _count(memory)
-            if count is not None:
-                self._counts[memory] = count
+        if memory is not None and self._counts.get(memory, (None,))[0] != _inode(memory):
+            self._recount(memory)
 
     def refresh(self) -> None:
         """Look whether any count has risen. Cheap as long as the machine's has not: one file."""
-        now, machine = self._clock(), _machine_count()
-        if machine is None or machine == self._machine:
+        machine = _field(self._vmstat, "oom_kill")
+        if machine is not None:
+            if self._machine is not None and machine > self._machine:
+                self._machine_rose = _Rise(self._clock(), self._machine, machine)
+            self._machine = machine
+        if self._is_late(self._machine_rose):
             return
-        self._machine_rose, self._machine = (now, self._machine or 0, machine), machine
-        for memory, before in list(self._counts.items()):
-            count = _count(memory)
-            if count is None:
-                del self._counts[memory]  # vanished: what it counted last tells nothing any more
-            elif count > before:
-                self._rose[memory], self._counts[memory] = (now, before, count), count
+        for memory in list(self._counts):  # each for a while after: the kernel counts for the machine first
+            self._recount(memory)
 
     def evidence(self, memory: str | None) -> Mapping[str, object] | None:
         """Return what speaks for an OOM kill in a cgroup just now, None if nothing does.
@@ -139,14 +175,28 @@ class OomKills:
         only makes it probable.
         """
         self.refresh()
-        rose = self._rose.get(memory or "")
-        if rose is not None and self._clock() - rose[0] <= LATELY:
-            return {"certain": True, "counter": f"{memory}: oom_kill", "before": rose[1], "after": rose[2]}
-        readable = memory is not None and _count(memory) is not None
-        rose = self._machine_rose
-        if rose is not None and not readable and self._clock() - rose[0] <= LATELY:
-            return {"certain": False, "counter": "/proc/vmstat: oom_kill", "before": rose[1], "after": rose[2]}
-        return None
+        if memory in self._counts:
+            self._recount(memory)
+        own, machine = self._rose.get(memory or ""), self._machine_rose
+        if own is not None and not self._is_late(own):
+            return {"certain": True, "counter": f"{memory}: oom_kill", "before": own.before, "after": own.after}
+        if machine is None or memory in self._counts or self._is_late(machine):
+            return None
+        counter = f"{self._vmstat}: oom_kill"
+        return {"certain": False, "counter": counter, "before": machine.before, "after": machine.after}
+
+    def _recount(self, memory: str) -> None:
+        inode, count, known = _inode(memory), _count(memory), self._counts.pop(memory, None)
+        if inode is None or count is None:
+            return  # vanished: what it counted last tells nothing any more
+        self._counts[memory] = inode, count
+        if known is None or known[0] != inode:
+            self._rose.pop(memory, None)
+        elif count > known[1]:
+            self._rose[memory] = _Rise(self._clock(), known[1], count)
+
+    def _is_late(self, rise: _Rise | None) -> bool:
+        return rise is None or self._clock() - rise.at > LATELY
 
 
 def _terminal_name(terminal: int) -> str | None:
@@ -157,30 +207,45 @@ def _terminal_name(terminal: int) -> str | None:
     return f"/dev/pts/{(major - _PTS_MAJORS.start) * 256 + minor}"
 
 
-def _cgroups(pid: int) -> list[tuple[str, str]]:
+def _cgroups_of(pid: int, proc: str) -> list[tuple[str, str]]:
     try:
-        with open(f"/proc/{pid}/cgroup", encoding="utf-8", errors="surrogateescape") as file:
+        with open(f"{proc}/{pid}/cgroup", encoding="utf-8", errors="surrogateescape") as file:
             lines = [line.rstrip("\n").split(":", 2) for line in file]
     except OSError:
         return []
-    return [(line[1], line[2]) for line in lines if len(line) == 3]
+    # A path that leads out of our own cgroup namespace (``/../…``) names nothing that we can see.
+    return [(line[1], line[2]) for line in lines if len(line) == 3 and ".." not in line[2].split("/")]
 
 
-def _unified_root() -> str:
-    return "/sys/fs/cgroup/unified" if os.path.isdir("/sys/fs/cgroup/unified") else "/sys/fs/cgroup"
+def _memory_of(root: str, path: str) -> str | None:
+    """Return the folder of the version 2 cgroup that accounts for a cgroup's memory: the nearest with a controller."""
+    while path.strip("/"):
+        found = _with_file(f"{root}{path}", "memory.events")
+        if found is not None:
+            return found
+        path = path.rpartition("/")[0]
+    return None
 
 
 def _with_file(folder: str, name: str) -> str | None:
     return folder if os.path.exists(os.path.join(folder, name)) else None
 
 
-def _session_of(folder: str) -> str | None:
+def _session_of(root: str, path: str) -> str | None:
     """Return the folder of the login session that a cgroup lies in (systemd.scope(5), session-N.scope)."""
-    parts = folder.split("/")
+    parts = path.split("/")
     for index, part in enumerate(parts):
         if part.startswith("session-") and part.endswith(".scope"):
-            return "/".join(parts[: index + 1])
+            folder = root + "/".join(parts[: index + 1])
+            return folder if os.path.isdir(folder) else None
     return None
+
+
+def _inode(folder: str) -> int | None:
+    try:
+        return os.stat(folder).st_ino
+    except OSError:
+        return None
 
 
 def _count(memory: str) -> int | None:
@@ -192,15 +257,11 @@ def _count(memory: str) -> int | None:
     return None
 
 
-def _machine_count() -> int | None:
-    return _field("/proc/vmstat", "oom_kill")
-
-
-def _field(path: str, name: str) -> int | None:
+def _field(path: str, name: str, *, separator: str = " ") -> int | None:
     try:
         with open(path, encoding="ascii") as file:
             for line in file:
-                key, _, value = line.partition(" ")
+                key, _, value = line.partition(separator)
                 if key == name:
                     return int(value)
     except (OSError, ValueError):
