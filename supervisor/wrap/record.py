@@ -16,7 +16,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from supervisor.models import Ending
+    from supervisor.models import Circumstances, Ending
+    from supervisor.process.surroundings import OomKills, Surroundings
 
 FIRST_WAIT = 0.25
 """Seconds that an agent's start may wait for a locked store."""
@@ -24,6 +25,9 @@ FIRST_WAIT = 0.25
 LATER_WAIT = 0.05
 RETRY_EVERY = 0.25
 GIVE_UP_AFTER = connections.BUSY_TIMEOUT
+
+SURE_FOR = 60.0
+"""Seconds of a run for which a risen count of OOM kills is laid to its own end with certainty."""
 
 
 class Record:
@@ -45,6 +49,8 @@ class Record:
         self._pending = False
         self._announced = False
         self._warned = False
+        self._before: Surroundings | None = None
+        self._oom_kills: OomKills | None = None
 
     def begin(self) -> None:
         """Record the beginning, waiting for the store at most `FIRST_WAIT`."""
@@ -67,6 +73,8 @@ class Record:
             import resource  # noqa: F401, PLC0415  for `supervisor.wrap.signals.end_as`
 
             import supervisor.ending  # noqa: F401, PLC0415  with dataclasses: 10 ms that the agent need not wait for
+
+            self._look_around()
         except Exception as error:  # noqa: BLE001  as everywhere here
             self._say(error)
         return RETRY_EVERY if self._pending else None
@@ -87,11 +95,40 @@ class Record:
                 self._open(connections.BUSY_TIMEOUT)
             assert self._connection is not None  # noqa: S101  _open has set it, or raised
             self._connection.execute(f"PRAGMA busy_timeout = {connections.BUSY_TIMEOUT * 1000:.0f}")
-            recording.finish_run(self._connection, self._run, _ending(wait_status, ended_at, refused))
+            recording.finish_run(self._connection, self._run, self._ending(wait_status, ended_at, refused))
             self._announce()
             self._close()
         except Exception as error:  # noqa: BLE001  no trouble of ours may change how the agent's end is seen
             self._say(error)
+
+    def _look_around(self) -> None:
+        """Sample what may explain the end: the wrapper shares its agent's terminal, session and memory limits."""
+        from supervisor.process import procfs, surroundings  # noqa: PLC0415  the agent runs by now
+
+        if self._before is None and os.path.exists("/proc/self/stat"):
+            own = os.getpid()
+            self._before = surroundings.surroundings_of(own, procfs.read_stat(own).tty)
+            self._oom_kills = surroundings.OomKills()
+            self._oom_kills.follow(self._before.memory)
+
+    def _ending(self, wait_status: int, ended_at: float, refused: int | None) -> Ending:
+        from supervisor.ending import explained  # noqa: PLC0415  see `attend`
+
+        return explained(_ending(wait_status, ended_at, refused), self._circumstances(wait_status))
+
+    def _circumstances(self, wait_status: int) -> Circumstances:
+        from dataclasses import replace  # noqa: PLC0415  see `attend`
+
+        from supervisor.models import Circumstances  # noqa: PLC0415  the same
+        from supervisor.process.surroundings import circumstances_of  # noqa: PLC0415  the same
+
+        if self._before is None or self._oom_kills is None:
+            return Circumstances()
+        found = circumstances_of(self._before, self._oom_kills, killed=os.WIFSIGNALED(wait_status))
+        if found.oom is not None and time.monotonic() - self._began_trying > SURE_FOR:
+            # Nothing wakes the wrapper while it waits, so the count may have risen long before this end.
+            return replace(found, oom={**found.oom, "certain": False})
+        return found
 
     def _try_to_begin(self, timeout: float) -> None:
         try:
