@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from supervisor.process import pidfd
+from supervisor.process.abilities import abilities
 
 OURS = (sys.executable, "-m", "supervisor")
 
@@ -121,7 +121,7 @@ def killed_wrapper(demo: Demo) -> None:
     wrapper.wait()
     time.sleep(1)  # let the daemon see the row while its agent lives, as it would
     (demo.wrapped / "stop").touch()
-    known = kernel_tells_exit_codes()
+    known = abilities().exit_status
     demo.expected[demo.wrapped, 5] = ("failed", 3, "exited") if known else ("crashed", None, "lost")
     wait_until(lambda: demo.runs(demo.wrapped)[5]["status"] != "running")
 
@@ -158,6 +158,8 @@ def show(demo: Demo) -> None:
     say("The runs of each project:")
     demo.run("runs", "list")
     demo.run("runs", "list", cwd=demo.foreign)
+    say("Why did the agent end that nobody of ours had started?")
+    demo.run("why", "3", cwd=demo.foreign)
 
 
 def check(demo: Demo) -> int:
@@ -177,23 +179,6 @@ def check(demo: Demo) -> int:
         for number in missing:
             print(f"  {project.name}#{number} is MISSING")
     return wrong
-
-
-def kernel_tells_exit_codes() -> bool:
-    """Tell whether this kernel gives anyone the exit status of a reaped process (Linux 6.15)."""
-    child = os.fork()
-    if child == 0:
-        os._exit(7)
-    try:
-        descriptor = pidfd.open_pidfd(child)
-    except OSError:
-        return False
-    finally:
-        os.waitpid(child, 0)
-    try:
-        return pidfd.exit_status(descriptor) == 7 << 8
-    finally:
-        os.close(descriptor)
 
 
 def say(text: str) -> None:
