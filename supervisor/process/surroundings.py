@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from supervisor.models import Circumstances
 
@@ -112,16 +112,18 @@ def circumstances_of(before: Surroundings, oom_kills: OomKills, *, killed: bool)
         killed: whether a signal ended it: only then the more costly questions are asked.
     """
     now = clocks()
-    suspended, stepped = now.suspended - before.clocks.suspended, now.offset - before.clocks.offset
+    found = Circumstances(
+        shutting_down=is_shutting_down(),  # also makes programs exit by themselves, and unseen
+        suspended=now.suspended - before.clocks.suspended,
+        clock_stepped=now.offset - before.clocks.offset,
+    )
     if not killed:
-        return Circumstances(suspended=suspended, clock_stepped=stepped)
-    return Circumstances(
+        return found
+    return replace(
+        found,
         oom=oom_kills.evidence(before.memory),
         terminal_gone=_terminal_name(before.terminal) if terminal_is_gone(before.terminal) else None,
         session_gone=before.session if before.session is not None and is_gone(before.session) else None,
-        shutting_down=is_shutting_down(),
-        suspended=suspended,
-        clock_stepped=stepped,
     )
 
 
