@@ -12,11 +12,13 @@ from supervisor.models import Cause, Circumstances, Ending, Rank, Request, RunSt
 _STOPPING = frozenset({signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGPIPE})
 """Signals by which persons and terminals end a program; an end by one of them is no crash."""
 
-
 REQUEST_HOLDS = 300.0
 """Seconds after a request to end within which an end is taken for its effect."""
 
 _CAUSE_OF_ORDER = {"timeout": Cause.TIMED_OUT, "idle-timeout": Cause.STALLED}
+_BY_SHUTDOWN = frozenset({Cause.STOPPED, Cause.KILLED, Cause.LOST, Cause.UNRECORDED})
+"""What an end may look like that the machine brought about as it went down."""
+
 _NOTEWORTHY = 1.0
 """Seconds of suspend, or of a clock's step, that are worth telling."""
 
@@ -110,12 +112,11 @@ def explained(ending: Ending, circumstances: Circumstances) -> Ending:
         evidence["oom"] = dict(circumstances.oom)
     if signal_number == signal.SIGHUP and circumstances.terminal_gone:
         evidence["terminal_gone"] = circumstances.terminal_gone
-    if signal_number in (signal.SIGHUP, signal.SIGTERM, signal.SIGKILL):
-        if circumstances.session_gone:
-            evidence["session_gone"] = circumstances.session_gone
-        if circumstances.shutting_down and cause is not Cause.OOM_KILLED:
-            evidence["shutdown"] = True
-            status, cause = RunStatus.FAILED, Cause.STOPPED
+    if signal_number in (signal.SIGHUP, signal.SIGTERM, signal.SIGKILL) and circumstances.session_gone:
+        evidence["session_gone"] = circumstances.session_gone
+    if circumstances.shutting_down and cause in _BY_SHUTDOWN:
+        evidence["shutdown"] = True
+        status, cause = _of_order(ending), Cause.STOPPED
     if circumstances.suspended >= _NOTEWORTHY:
         evidence["suspended_seconds"] = round(circumstances.suspended)
     if abs(circumstances.clock_stepped) >= _NOTEWORTHY:
@@ -132,10 +133,15 @@ def after_request(ending: Ending, request: Request | None) -> Ending:
         return ending
     return replace(
         ending,
-        status=RunStatus.COMPLETED if ending.exit_code == 0 else RunStatus.FAILED,
+        status=_of_order(ending),
         cause=_CAUSE_OF_ORDER.get(request.order, Cause.STOPPED),
         evidence={**ending.evidence, "asked_by": request.by, "asked_for": request.order},
     )
+
+
+def _of_order(ending: Ending) -> RunStatus:
+    """Return the status of a run that ended as it was told to."""
+    return RunStatus.COMPLETED if ending.exit_code == 0 else RunStatus.FAILED
 
 
 def _of_signal(number: int) -> tuple[RunStatus, Cause, int]:
