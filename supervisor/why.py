@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import reprlib
 import shlex
 import signal
 import time
@@ -30,6 +32,10 @@ _SURE = {
 }
 
 
+_MOST_PIECES, _LONGEST_PIECE = 50, 500
+"""Pieces of evidence that are told, and characters of each."""
+
+
 @dataclass(frozen=True, slots=True)
 class Account:
     """What can be said of a run's end, each part in a sentence or two, ready for a person.
@@ -54,9 +60,9 @@ def account_of(detail: RunDetail, verdict: Verdict | None, *, name: str) -> Acco
         verdict: what is known of its process now, for a run whose row says ``running``.
         name: how a person names it.
     """
-    who = f"{name} ({detail.cli or 'an unknown command'})"
+    who = f"{name} ({_shown('', detail.cli or 'an unknown command')})"
     if detail.run.status is RunStatus.RUNNING:
-        return _of_running(detail, verdict, who)
+        return _of_running(detail, verdict, who, name)
     if detail.ending is None or detail.overwritten:
         return _of_owners_word(detail, who)
     return _of_ending(detail, detail.ending, who)
@@ -67,17 +73,16 @@ def signal_text(number: int) -> str:
     try:
         name = signal.Signals(number).name
     except ValueError:
-        name = "a real-time signal" if number > 31 else "an unknown signal"
+        name = "a real-time signal" if 31 < number < signal.NSIG else "an unknown signal"
     meaning = signal.strsignal(number) if 0 < number < signal.NSIG else None
     return f"{name}, signal {number}" + (f" ({meaning})" if meaning else "")
 
 
-def _of_running(detail: RunDetail, verdict: Verdict | None, who: str) -> Account:
-    pid = detail.run.pid
+def _of_running(detail: RunDetail, verdict: Verdict | None, who: str, name: str) -> Account:
+    pid = detail.run.pid if "pid" not in detail.run.junk else _shown("", repr(detail.run.junk["pid"]))
     if verdict is None or verdict.state is State.ALIVE:
         sure = f"pid {pid}: {verdict.reason}" if verdict else ""
         return Account(f"{who} has not ended: it runs.", sure=sure)
-    name = who.split(maxsplit=1)[0]
     if verdict.state is State.DEAD:
         return Account(
             f"{who} has ended, and that is not recorded yet.",
@@ -86,22 +91,23 @@ def _of_running(detail: RunDetail, verdict: Verdict | None, who: str) -> Account
         )
     return Account(
         f"Unknown; checked: {verdict.reason}.",
-        evidence=[f"pid {detail.run.junk.get('pid', pid)!r}"],
+        evidence=[f"pid {pid}"],
         sure="it may run or not; it is never called crashed by itself",
-        next=[f"look where it was started; if it is gone: agent-yes-supervise runs rm --force {name}"],
+        next=[f"look where it was started; if it is gone: agent-yes-supervise runs rm --force {shlex.quote(name)}"],
     )
 
 
 def _of_owners_word(detail: RunDetail, who: str) -> Account:
     run = detail.run
-    status = run.status or f"junk: {run.junk.get('status')}"
     code = "without an exit code" if run.exit_code is None else f"with exit code {run.exit_code}"
-    evidence = []
+    evidence = [_shown(f"its row holds junk for {column}", repr(value)) for column, value in run.junk.items()]
     if detail.ending is not None:
         was = detail.ending
         evidence.append(f"before that, {was.settled_by} had settled it: {was.status}, {was.cause}")
+    if run.status is None:
+        return Account(f"{who}: nobody can say whether it has ended; its row holds no status.", evidence=evidence)
     return Account(
-        f"{who} ended: {status}, {code}.",
+        f"{who} ended: {run.status}, {code}.",
         when=_moment(run.ended_at),
         cause="Its owner recorded this, and no more.",
         evidence=evidence,
@@ -115,7 +121,7 @@ def _of_ending(detail: RunDetail, ending: Ending, who: str) -> Account:
         what=f"{who} {_STATUS_WORDS[ending.status]}: {_SHORT[ending.cause]}.",
         when=_when(ending),
         exit=_exit(ending),
-        cause=_CAUSES[ending.cause],
+        cause=_cause(ending),
         evidence=list(_evidence(ending)),
         sure=_sure(ending),
         next=list(_next_steps(detail, ending)),
@@ -146,7 +152,7 @@ _SHORT = {
 
 _CAUSES = {
     Cause.EXITED: "The agent ended itself.",
-    Cause.STOPPED: "A person or a terminal asked it to end.",
+    Cause.STOPPED: "It was told to end by a signal; nothing shows who sent it.",
     Cause.KILLED: "Somebody or something sent SIGKILL, which no process can refuse; the kernel does not tell who.",
     Cause.OOM_KILLED: "The kernel ran out of memory and killed it.",
     Cause.SIGNALLED: "The agent did what the kernel forbids, or something sent it this signal.",
@@ -160,10 +166,35 @@ _CAUSES = {
 }
 
 
+_WHO_STOPPED = {
+    "asked_by": "Somebody asked it to end; the evidence says who.",
+    "shutdown": "The machine was being shut down.",
+    "terminal_gone": "Its terminal was closed.",
+    "session_gone": "Its login session ended.",
+}
+"""Who stopped a run, by the name of the evidence; the first that is there."""
+
+
+def _cause(ending: Ending) -> str:
+    if ending.cause is Cause.OOM_KILLED and not _is_certain(ending.evidence.get("oom")):
+        return "Something sent SIGKILL, probably the kernel: the machine had run out of memory."
+    if ending.cause is Cause.STOPPED:
+        who = next((text for name, text in _WHO_STOPPED.items() if name in ending.evidence), None)
+        if who is None and ending.term_signal == signal.SIGPIPE:
+            who = "It wrote to where nobody read any more."
+        return who or _CAUSES[ending.cause]
+    return _CAUSES[ending.cause]
+
+
+def _is_certain(oom: object) -> bool:
+    return isinstance(oom, dict) and oom.get("certain") is True
+
+
 def _exit(ending: Ending) -> str:
     if ending.term_signal is not None:
         core = " and dumped core" if ending.core_dumped else ""
-        return f"ended by {signal_text(ending.term_signal)}{core}; a shell shows {ending.exit_code}"
+        code = "" if ending.exit_code is None else f"; a shell shows {ending.exit_code}"
+        return f"ended by {signal_text(ending.term_signal)}{core}{code}"
     return "exit status unknown" if ending.exit_code is None else f"exit code {ending.exit_code}"
 
 
@@ -179,30 +210,40 @@ def _moment(seconds: float | None) -> str:
     if seconds is None:
         return ""
     try:
-        return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds)) + f".{int(seconds % 1 * 1000):03d}"
+        whole, milliseconds = divmod(round(seconds * 1000), 1000)
+        return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(whole)) + f".{milliseconds:03d}"
     except (ValueError, OverflowError, OSError):
         return f"at {seconds}"
 
 
 def _sure(ending: Ending) -> str:
     sure = _SURE[ending.rank]
-    oom = ending.evidence.get("oom")
-    if isinstance(oom, dict) and not oom.get("certain"):
+    if ending.cause is Cause.OOM_KILLED and not _is_certain(ending.evidence.get("oom")):
         return f"{sure}; that memory was the reason is only probable: the machine's counter rose, not its own group's"
     return sure
 
 
 def _evidence(ending: Ending) -> Iterator[str]:
-    """Yield each recorded piece of evidence as a sentence; pieces of unknown names as they are."""
-    for name, value in ending.evidence.items():
+    """Yield each recorded piece of evidence as a sentence; pieces of unknown names, and junk, as they are."""
+    for name, value in itertools.islice(ending.evidence.items(), _MOST_PIECES):
         sentence = _SENTENCES.get(name)
-        if sentence is None:
-            yield f"{name}: {value}"
-        elif isinstance(value, dict):
-            yield sentence.format_map({"value": value, **value})
+        if sentence is not None and isinstance(value, str | int | float):
+            yield _shown("", sentence.format(value=value))
+        elif name == "oom" and isinstance(value, dict) and value.keys() >= {"counter", "before", "after"}:
+            yield _shown("", "{counter} rose from {before} to {after} while it died".format(**value))
         else:
-            yield sentence.format(value=value)
-    yield f"settled by {ending.settled_by}"
+            yield _shown(name, value)
+    more = len(ending.evidence) - _MOST_PIECES
+    if more > 0:
+        yield f"and {more} more pieces: see --json"
+    yield _shown("", f"settled by {ending.settled_by}")
+
+
+def _shown(name: str, value: object) -> str:
+    """Return a value in at most so many characters: a store may hold books."""
+    text = value if isinstance(value, str) else reprlib.repr(value)
+    text = text if len(text) <= _LONGEST_PIECE else text[: _LONGEST_PIECE - 1] + "…"
+    return f"{name}: {text}" if name else text
 
 
 _SENTENCES = {
@@ -210,7 +251,6 @@ _SENTENCES = {
     "bound": "it was tied to its process by line {value} of the table of verdicts",
     "line": "it was judged by line {value} of the table of verdicts",
     "reason": "{value}",
-    "oom": "{counter} rose from {before} to {after} while it died",
     "terminal_gone": "its terminal, {value}, has been closed",
     "session_gone": "its login session, {value}, has ended",
     "shutdown": "the machine was being shut down",
@@ -226,8 +266,9 @@ def _next_steps(detail: RunDetail, ending: Ending | None) -> Iterator[str]:
     cause = ending.cause if ending else None
     if cause is Cause.OOM_KILLED:
         yield "run fewer agents at once, or give them more memory (free -h; systemctl --user status shows limits)"
-    elif cause is Cause.KILLED:
-        yield "look who it was: journalctl --since '-1h' | grep -iE 'kill|oom'"
+    elif cause is Cause.KILLED and ending is not None:
+        when = int(ending.ended_at)
+        yield f"look who it was: journalctl --since @{when - 60} --until @{when + 60} | grep -iE 'kill|oom'"
     elif cause is Cause.SIGNALLED and ending is not None and ending.core_dumped:
         yield "look at the core dump: coredumpctl info, or the file named core in its directory"
     elif cause in (Cause.LOST, Cause.PID_REUSED):
@@ -241,10 +282,9 @@ def _next_steps(detail: RunDetail, ending: Ending | None) -> Iterator[str]:
 def _start_again(detail: RunDetail) -> Iterator[str]:
     if detail.cli is None or detail.dir is None:
         return
-    where, name = shlex.quote(detail.dir), detail.cli.rpartition("/")[2]
-    words = _CONTINUE.get(name)
-    if words is not None:
-        yield f"go on with its conversation: cd {where} && agent-yes-supervise wrap {shlex.quote(detail.cli)} {words}"
-    else:
-        again = shlex.join([detail.cli, *detail.run.args])
-        yield f"start it again: cd {where} && agent-yes-supervise wrap {again}"
+    name, guard = detail.cli.rpartition("/")[2], "-- " if detail.cli.startswith("-") else ""
+    wrap = f"cd {shlex.quote(detail.dir)} && agent-yes-supervise wrap {guard}{shlex.quote(detail.cli)}"
+    if name in _CONTINUE:
+        yield f"go on with its conversation: {wrap} {_CONTINUE[name]}"
+    elif "args" not in detail.run.junk:
+        yield f"start it again: {' '.join([wrap, *map(shlex.quote, detail.run.args)])}"
