@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import select
 import signal
 import time
@@ -10,10 +11,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from supervisor import sight
-from supervisor.ending import ending_of
+from supervisor.ending import ending_of, ending_without_status
 from supervisor.errors import SuperviseError
-from supervisor.models import Claim, Rank, RunStatus
-from supervisor.process import exits
+from supervisor.models import Cause, Claim, Ending, Rank, RunStatus
+from supervisor.process import exits, facts, signature
 from supervisor.process.judge import State
 from supervisor.process.stamp import stamp_of
 from supervisor.sight import Sight
@@ -23,10 +24,18 @@ KILL_WAIT = 5.0
 """Seconds that a process may take to vanish after SIGKILL before we say that it does not."""
 
 OWNER_WAIT = 3.5
-"""Seconds that the run's owner, or the daemon, has to record the ending before we do."""
+"""Seconds that the run's living owner has to record the ending before we do."""
+
+OTHERS_WAIT = 1.0
+"""Seconds for a caller that left no trace to record what may have been a plain exit 0, or for a status to show."""
 
 _PROVEN = frozenset({"F15", "F17", "F19"})
-"""Verdicts that show a process to be the run's own: those by which we may signal it."""
+"""Verdicts that show a process to be the run's own: those by which we may signal it, if nothing else speaks against."""
+
+_LONGEST_POLL = 86400.0
+
+End = tuple[int | None, bool, str]
+"""A wait(2) status, None where it is not known; whether that is final; and who says so."""
 
 
 class Order(StrEnum):
@@ -59,8 +68,7 @@ def stop(directory: str, run_id: int, order: Order, *, by: str, timeout: float) 
         timeout: seconds between SIGTERM and SIGKILL.
 
     Raises:
-        SuperviseError: the run does not run, or its process cannot be proven to be its own.
-        PermissionError: the process belongs to another user.
+        SuperviseError: the run does not run, its process cannot be proven to be its own, or is another user's.
     """
     with SupervisedStore(directory, create=False) as store:
         claim = next((claim for claim in store.running_claims() if claim.run_id == run_id), None)
@@ -68,29 +76,56 @@ def stop(directory: str, run_id: int, order: Order, *, by: str, timeout: float) 
             raise SuperviseError(f"run {run_id} does not run", "see: agent-yes-supervise runs list")
         (seen,) = sight.see(store, [claim])
         try:
-            _demand_proof(seen)
+            _demand_proof(store, seen)
             assert seen.descriptor is not None and seen.facts is not None  # noqa: S101  proven
+            _demand_permission(seen.descriptor, seen.facts.pid)
             if claim.process is None:
                 store.keep_stamps([(run_id, stamp_of(seen.facts.pid, seen.descriptor))], by="stop")
             store.keep_request(run_id, order, by=by)
             killed = _end(seen.descriptor, order, timeout)
-            return _recorded(store, claim, seen, killed=killed)
+            return _recorded(store, seen, killed=killed)
         finally:
             seen.close()
 
 
-def _demand_proof(seen: Sight) -> None:
+def _demand_proof(store: SupervisedStore, seen: Sight) -> None:
     pid, verdict = seen.claim.pid, seen.verdict
+    look = f"look yourself: ps -f -p {pid}" if type(pid) is int else "its row holds junk"
     if verdict.state is State.DEAD:
-        raise SuperviseError(f"its process {pid} is gone already", "settle it: agent-yes-supervise scan")
+        raise _gone(pid)
     if verdict.line not in _PROVEN:
+        raise SuperviseError(f"process {str(pid)[:20]} is not proven to be this run's ({verdict.reason})", look)
+    if not seen.matched or _is_stranger(store, seen):
+        # An older process fits too, and the pid of a row of another PID namespace is an innocent's here.
+        raise SuperviseError(f"process {pid} is not proven to be this run's (only its age fits)", look)
+    if seen.descriptor is None or not hasattr(signal, "pidfd_send_signal"):
         raise SuperviseError(
-            f"process {pid} is not proven to be this run's ({verdict.reason})", f"look yourself: ps -f -p {pid}"
+            "there are no pidfds here, and a bare pid may be another's by now", f"end it yourself: kill {pid}"
         )
-    if seen.descriptor is None:
-        raise SuperviseError(
-            "this kernel has no pidfds, and a bare pid may be another's by now", f"end it yourself: kill {pid}"
-        )
+
+
+def _is_stranger(store: SupervisedStore, seen: Sight) -> bool:
+    """Tell whether a process that only its age ties to the row certainly is no agent."""
+    if seen.verdict.line != "F19" or seen.facts is None:
+        return False
+    claim, looks = seen.claim, signature.looks_of(seen.facts.pid, store.path)
+    return signature.is_the_agent(looks, cli=claim.cli, directory=claim.dir, token=None) is False
+
+
+def _demand_permission(pidfd: int, pid: int) -> None:
+    """Refuse before anything is recorded: a request without effect would explain what it has not brought about."""
+    if _ends_within(pidfd, 0):
+        raise _gone(pid)
+    try:
+        signal.pidfd_send_signal(pidfd, 0)
+    except PermissionError:
+        raise SuperviseError(f"process {pid} belongs to another user", "ask them to stop it, or root") from None
+    except ProcessLookupError:
+        raise _gone(pid) from None
+
+
+def _gone(pid: object) -> SuperviseError:
+    return SuperviseError(f"its process {pid} is gone already", "settle it: agent-yes-supervise scan")
 
 
 def _end(pidfd: int, order: Order, timeout: float) -> bool:
@@ -116,37 +151,60 @@ def _send(pidfd: int, number: signal.Signals) -> None:
 def _ends_within(pidfd: int, seconds: float) -> bool:
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
-    return bool(poll.poll(seconds * 1000))
+    return bool(poll.poll(min(_LONGEST_POLL, seconds) * 1000))
 
 
-def _recorded(store: SupervisedStore, claim: Claim, seen: Sight, *, killed: bool) -> Stopped:
-    """Wait until the ending is recorded by whom it behoves; after `OWNER_WAIT`, settle it by the kernel's word."""
-    detected_at, deadline = time.time(), time.monotonic() + OWNER_WAIT
+def _recorded(store: SupervisedStore, seen: Sight, *, killed: bool) -> Stopped:
+    """Wait until the ending is recorded by whom it behoves; else settle it by the kernel's word."""
+    assert seen.descriptor is not None and seen.facts is not None  # noqa: S101  proven
+    detected_at, began = time.time(), time.monotonic()
+    ticks = seen.facts.stat.start_ticks if seen.facts.stat else None
     while True:
-        run = store.get_run_by_id(claim.run_id)
+        run = store.get_run_by_id(seen.claim.run_id)
         if run is None or run.status is not RunStatus.RUNNING:
             return Stopped(run.status if run else None, run.exit_code if run else None, killed)
-        if time.monotonic() > deadline:
+        end = exits.examine(seen.descriptor, seen.facts.pid, ticks)
+        if time.monotonic() - began >= _patience(seen.claim, end):
             break
         time.sleep(0.02)
-    assert seen.descriptor is not None and seen.facts is not None  # noqa: S101  proven
-    ticks = seen.facts.stat.start_ticks if seen.facts.stat else None
-    end = exits.examine(seen.descriptor, seen.facts.pid, ticks)
-    if end is not None and end[0] is not None:
-        ending = ending_of(
-            end[0],
-            rank=Rank.KERNEL,
-            ended_at=detected_at,
-            detected_at=detected_at,
-            settled_by="stop",
-            own_owner=claim.process is None or claim.process.owner_pid is None,
-            evidence={"source": end[2], "bound": seen.verdict.line},
-        )
-        store.settle([(claim, ending)])
-    run = store.get_run_by_id(claim.run_id)
+    if end is not None:
+        store.settle([(seen.claim, _ending(seen, end, detected_at))])
+    run = store.get_run_by_id(seen.claim.run_id)
     return Stopped(run.status if run else None, run.exit_code if run else None, killed)
+
+
+def _patience(claim: Claim, end: End | None) -> float:
+    """Return the seconds that others have to record how the agent ended, counted from its end."""
+    process = claim.process
+    if process is not None and process.owner_pid is not None:
+        if facts.is_alive(process.owner_pid, process.owner_start_ticks):
+            return OWNER_WAIT
+    elif end is not None and end[0] == 0:
+        return OTHERS_WAIT
+    return 0 if end is not None and end[1] else OTHERS_WAIT
+
+
+def _ending(seen: Sight, end: End, detected_at: float) -> Ending:
+    process = seen.claim.process
+    status, _, source = end
+    evidence = {"source": source, "bound": seen.verdict.line}
+    if status is None:
+        return ending_without_status(Cause.LOST, detected_at=detected_at, settled_by="stop", evidence=evidence)
+    return ending_of(
+        status,
+        rank=Rank.KERNEL,
+        ended_at=detected_at,
+        detected_at=detected_at,
+        settled_by="stop",
+        own_owner=process is None or process.owner_pid is None,
+        evidence=evidence,
+    )
 
 
 def asker() -> str:
     """Return who we are, for the record."""
-    return f"{os.environ.get('USER') or os.environ.get('LOGNAME') or 'uid'} ({os.geteuid()}), pid {os.getpid()}"
+    try:
+        name = pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        name = "uid"
+    return f"{name} ({os.geteuid()}), pid {os.getpid()}"

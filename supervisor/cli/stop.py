@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from supervisor.cli import output
+from supervisor.models import RunStatus
 from supervisor.stop import Order, asker, stop as end_run
 from supervisor.views import find_run
 
@@ -35,5 +36,6 @@ def _end(word: str, order: Order, timeout: float) -> None:
     view = find_run(word)
     ended = end_run(view.directory, view.detail.run.id, order, by=asker(), timeout=timeout)
     code = "" if ended.exit_code is None else f" with {ended.exit_code}"
+    status = "its row has been changed" if ended.status is RunStatus.RUNNING else ended.status or "its row is gone"
     by_force = " (SIGKILL was needed)" if ended.killed and order is Order.STOP else ""
-    click.echo(f"{output.clean(output.run_name(view))} ended{by_force}: {ended.status or 'its row is gone'}{code}")
+    click.echo(f"{output.clean(output.run_name(view))} ended{by_force}: {status}{code}")
