@@ -13,8 +13,8 @@ from enum import StrEnum
 from supervisor import sight
 from supervisor.ending import ending_of, ending_without_status
 from supervisor.errors import SuperviseError
-from supervisor.models import Cause, Claim, Ending, Rank, RunStatus
-from supervisor.process import exits, facts, signature
+from supervisor.models import Cause, Claim, Ending, Rank, RunProcess, RunStatus
+from supervisor.process import exits, facts, pidfd, procfs, signature
 from supervisor.process.judge import State
 from supervisor.process.stamp import stamp_of
 from supervisor.sight import Sight
@@ -83,6 +83,7 @@ def stop(directory: str, run_id: int, order: Order, *, by: str, timeout: float) 
                 store.keep_stamps([(run_id, stamp_of(seen.facts.pid, seen.descriptor))], by="stop")
             store.keep_request(run_id, order, by=by)
             killed = _end(seen.descriptor, order, timeout)
+            _wake_owner(claim.process)
             return _recorded(store, seen, killed=killed)
         finally:
             seen.close()
@@ -112,12 +113,12 @@ def _is_stranger(store: SupervisedStore, seen: Sight) -> bool:
     return signature.is_the_agent(looks, cli=claim.cli, directory=claim.dir, token=None) is False
 
 
-def _demand_permission(pidfd: int, pid: int) -> None:
+def _demand_permission(descriptor: int, pid: int) -> None:
     """Refuse before anything is recorded: a request without effect would explain what it has not brought about."""
-    if _ends_within(pidfd, 0):
+    if _ends_within(descriptor, 0):
         raise _gone(pid)
     try:
-        signal.pidfd_send_signal(pidfd, 0)
+        signal.pidfd_send_signal(descriptor, 0)
     except PermissionError:
         raise SuperviseError(f"process {pid} belongs to another user", "ask them to stop it, or root") from None
     except ProcessLookupError:
@@ -128,30 +129,48 @@ def _gone(pid: object) -> SuperviseError:
     return SuperviseError(f"its process {pid} is gone already", "settle it: agent-yes-supervise scan")
 
 
-def _end(pidfd: int, order: Order, timeout: float) -> bool:
+def _end(descriptor: int, order: Order, timeout: float) -> bool:
     """Send the signals and wait for the end; tell whether SIGKILL was needed."""
     if order is Order.STOP:
-        _send(pidfd, signal.SIGTERM)
-        _send(pidfd, signal.SIGCONT)
-        if _ends_within(pidfd, timeout):
+        _send(descriptor, signal.SIGTERM)
+        _send(descriptor, signal.SIGCONT)
+        if _ends_within(descriptor, timeout):
             return False
-    _send(pidfd, signal.SIGKILL)
-    if not _ends_within(pidfd, KILL_WAIT):
+    _send(descriptor, signal.SIGKILL)
+    if not _ends_within(descriptor, KILL_WAIT):
         raise SuperviseError("it does not even end by SIGKILL", "it hangs in the kernel (a dead disk or mount?)")
     return True
 
 
-def _send(pidfd: int, number: signal.Signals) -> None:
+def _send(descriptor: int, number: signal.Signals) -> None:
     try:
-        signal.pidfd_send_signal(pidfd, number)
+        signal.pidfd_send_signal(descriptor, number)
     except ProcessLookupError:
         return  # it has ended meanwhile
 
 
-def _ends_within(pidfd: int, seconds: float) -> bool:
+def _ends_within(descriptor: int, seconds: float) -> bool:
     poll = select.poll()
-    poll.register(pidfd, select.POLLIN)
+    poll.register(descriptor, select.POLLIN)
     return bool(poll.poll(min(_LONGEST_POLL, seconds) * 1000))
+
+
+def _wake_owner(process: RunProcess | None) -> None:
+    """Continue an owner that is stopped: else it would record the end on the day that somebody continues it."""
+    if process is None or process.owner_pid is None:
+        return
+    try:
+        descriptor = pidfd.open_pidfd(process.owner_pid)
+    except (OSError, OverflowError):
+        return
+    try:
+        stat = procfs.read_stat(process.owner_pid)
+        if stat.is_stopped and stat.start_ticks == process.owner_start_ticks:
+            _send(descriptor, signal.SIGCONT)
+    except (OSError, ValueError):
+        return  # not ours to continue, or gone
+    finally:
+        os.close(descriptor)
 
 
 def _recorded(store: SupervisedStore, seen: Sight, *, killed: bool) -> Stopped:

@@ -32,6 +32,7 @@ from supervisor.process.stamp import stamp_of
 from supervisor.registry import Origin
 from supervisor.sight import Sight
 from supervisor.stop import Order
+from supervisor.store import recording
 from supervisor.store.supervision import SupervisedStore
 
 pytestmark = linux
@@ -193,6 +194,30 @@ def test_an_agent_whose_wrapper_has_gone(project: Path, processes: Processes) ->
     assert run_ours("stop", ".").stdout == "project#1 ended: failed with 143\n"
     assert time.monotonic() - began < stop.OWNER_WAIT
     assert ended(project)[:4] == ("failed", 143, Cause.STOPPED, Rank.KERNEL)
+
+
+def test_an_agent_that_is_stopped_with_its_wrapper(project: Path, processes: Processes) -> None:
+    """A wrapper that was stopped with its agent is let go too, so that it records the end now and not some day."""
+    wrapper = wrapped(processes, project)
+    os.kill(recorded_run(project)["pid"], signal.SIGSTOP)
+    wait_until(lambda: is_stopped(wrapper.pid))
+    assert run_ours("stop", ".", "--timeout", "60").stdout == "project#1 ended: failed with 143\n"
+    assert wrapper.wait(20) == -signal.SIGTERM
+    assert ended(project) == ("failed", 143, Cause.STOPPED, Rank.OWNER, "wrap")
+
+
+def test_an_owner_that_is_another_process_now(
+    original: Original, processes: Processes, nursery: Nursery, project: Path
+) -> None:
+    """A stopped process that only has the owner's pid is not let go."""
+    bystander, pid = processes.living(), nursery.born()
+    bystander.send_signal(signal.SIGSTOP)
+    wait_until(lambda: is_stopped(bystander.pid))
+    row = original.create_run(pid)
+    with SupervisedStore(str(project)) as store, store.transaction() as connection:
+        recording.insert_process(connection, row, stamp_of(pid), by="test", owner=(bystander.pid, 1))
+    assert stop_here(project, row).exit_code == 143
+    assert is_stopped(bystander.pid)
 
 
 # Agents that others have started.
