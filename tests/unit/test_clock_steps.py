@@ -217,6 +217,7 @@ def test_a_file_that_cannot_be_read_or_written(machine: Machine, kept: Path, cap
     assert steps.observe() == 100
     assert steps.stepped_since(NOW)
     assert {record.levelno for record in caplog.records} == {logging.WARNING}
+    assert ["read" in caplog.messages[0], *("kept" in message for message in caplog.messages[1:])] == [True] * 3
     assert list(kept.parent.iterdir()) == [kept]
 
 

@@ -160,8 +160,9 @@ def test_an_interpreter_is_never_certainly_not_the_agent(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["nodemon", "bashful", "shutdown", "javac", "uvicorn", "dockerd", "pythonista"])
 def test_a_similar_name_is_no_interpreter(name: str) -> None:
-    """Only whole names count."""
+    """Only whole names count, and only those of the program, its own name and its first argument."""
     assert judged(exe=f"/usr/sbin/{name}", argv=(name,)) is False
+    assert judged(argv=("/opt/tool", "-x", "/usr/bin/python3")) is False
 
 
 # From here on with real processes.
@@ -217,7 +218,7 @@ def test_who_has_the_store_open_holds_it(project: Path, processes: Processes) ->
 @linux
 @pytest.mark.parametrize(
     ("start", "length", "holds"),
-    [(128, 1, True), (127, 2, True), (123, 6, True), (127, 1, False), (129, 3, False), (0, 0, False)],
+    [(128, 1, True), (127, 2, True), (123, 6, True), (127, 3, True), (127, 1, False), (129, 3, False), (0, 0, False)],
 )
 def test_locks_that_the_kernel_has_joined(
     tmp_path: Path, processes: Processes, start: int, length: int, holds: bool
