@@ -49,6 +49,13 @@ sys.exit(run(sys.argv[1:]))
 """
 NOBODY = 65534
 
+_ITSELF = """
+import sys
+from supervisor.cli.app import run
+sys.stdin.read()
+sys.exit(run(["kill", sys.argv[1]]))
+"""
+
 _REAPS_AT_ONCE = """
 import subprocess, sys
 child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3600)"])
@@ -348,12 +355,14 @@ def test_a_process_that_hangs_in_the_kernel(
     assert original.row(row)[0] == "running"
 
 
-def test_nothing_stays_open(original: Original, nursery: Nursery, project: Path, ask: Ask) -> None:
+def test_nothing_stays_open(
+    original: Original, nursery: Nursery, processes: Processes, project: Path, ask: Ask
+) -> None:
     """Whether it ends a run or refuses to, no pidfd is left."""
     before = pidfds()
     row = original.create_run(nursery.born())
     stop_here(project, row)
-    other = original.create_run(os.getppid(), started_at=int(time.time()) + 100)
+    other = original.create_run(processes.living().pid, started_at=int(time.time()) + 100)
     assert ask("stop", name(original, other)).code == 1
     assert pidfds() == before
 
@@ -374,17 +383,20 @@ def refused(answer: Answer, *texts: str) -> None:
 @pytest.mark.parametrize("pid", ["x; rm -rf /", "y" * 100_000, b"\x00\xff", 1.5, 0, -1, 1, 2**31, 2**62])
 def test_a_pid_that_is_none_of_a_runs(original: Original, ask: Ask, pid: object, order: str) -> None:
     """Nothing is sent by a row whose pid is junk, a group's, init's, or no process's: one line says why."""
-    row = original.create_run(pid)
+    row = original.create_run(pid, started_at=int(time.time()) + 100)
     answer = ask(order, name(original, row))
     refused(answer, "is not proven to be this run's")
     assert isinstance(pid, int) == ("ps -f -p" in answer.err), "nothing is offered to a shell that is no number"
     assert is_untouched(original, row)
 
 
-def test_our_own_pid(original: Original, ask: Ask) -> None:
+def test_our_own_pid(original: Original, processes: Processes) -> None:
     """A command never ends itself."""
-    row = original.create_run(os.getpid())
-    refused(ask("kill", name(original, row)), "of init or of ourselves")
+    row = original.create_run(4711)
+    command = processes.python(_ITSELF, name(original, row), stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+    original.connection.execute("update runs set pid = ?", (command.pid,))
+    _, complaint = command.communicate("go", timeout=20)
+    refused(Answer(command.returncode, "", complaint), "of init or of ourselves")
     assert is_untouched(original, row)
 
 
