@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from supervisor.errors import StoreBusy, StoreError, StoreMissing
 from supervisor.models import Claim, Ending
-from supervisor.store.connection import store_file, translate
+from supervisor.store.connection import is_lock, store_file, translate
 from supervisor.store.supervision import SupervisedStore
 
 if TYPE_CHECKING:
@@ -83,8 +83,8 @@ class StoreWatch:
             return self._changes() or self.store.is_open
         try:
             return self.store.data_version() != self._version
-        except sqlite3.Error:
-            return not self._changes()  # locked (no news), or in trouble: reading it will tell
+        except sqlite3.Error as error:
+            return not is_lock(error)  # a lock is no news; what else it is, reading will tell
 
     def rows(self) -> dict[int, tuple[object, object]] | None:
         """Return pid and start of the running rows by id, None where the store cannot be read now."""
@@ -123,7 +123,7 @@ class StoreWatch:
     def rest(self) -> None:
         """Close the connection: an idle store keeps none."""
         self.store.close()
-        self._inode = None
+        self._inode = self._version = None  # another connection counts versions anew
 
     def _try(self, done: str, action: Callable[[], T]) -> T | None:
         """Act on the store that stands there now; log what keeps it from being read or written, and when that ends."""

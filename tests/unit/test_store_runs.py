@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import functools
 import os
@@ -32,7 +33,7 @@ from supervisor.daemon.means import FD_RESERVE
 from supervisor.daemon.store_runs import StoreRuns
 from supervisor.daemon.watch import StoreWatch
 from supervisor.models import Rank
-from supervisor.process import facts, procfs, signature
+from supervisor.process import facts, pidfd, procfs, signature
 from supervisor.process.judge import Facts
 
 pytestmark = linux
@@ -59,6 +60,13 @@ def nursery(processes: Processes) -> Nursery:
 def owner(processes: Processes) -> subprocess.Popen[str]:
     """Give the test a process that could record how a run ends."""
     return processes.living()
+
+
+def test_times_are_those_of_the_law() -> None:
+    """How long anybody is waited for is settled, and no test of ours may move with it."""
+    assert (SECOND_LOOK, REUSED_LOOK, MASS_LOOK) == (2, 5, 10)
+    assert (OWNER_GRACE, STOPPED_OWNER_GRACE, UNKNOWN_WRITER_GRACE, REAP_GRACE) == (3, 30, 1, 1)
+    assert (RETRY, LONGEST_RETRY) == (0.25, 30)
 
 
 class TestFirstSight:
@@ -97,6 +105,32 @@ class TestFirstSight:
         stage.pass_(SECOND_LOOK)
         assert (stage.row(run), stage.ending(run)) == (("completed", 0), None)
         assert stage.supervisor.next_due() is None
+
+    def test_a_zombie_of_a_completed_row_is_let_go(self, stage: Stage, nursery: Nursery) -> None:
+        """What a suspect has open is closed when its row runs no more."""
+        agent = nursery.born()
+        run = stage.run(agent, stamped=True)
+        nursery.end(agent, 0)
+        stage.tick()
+        assert stage.pidfds() == 1
+        stage.original.connection.execute("update runs set status = 'completed', exit_code = 0 where id = ?", [run])
+        stage.tick()
+        assert (stage.pidfds(), stage.supervisor.next_due()) == (0, None)
+
+    def test_a_store_that_had_a_row_of_ours_stays_ours(self, project: Path, nursery: Nursery) -> None:
+        """A process that was matched shows the store's later rows to be of our PID namespace, after its end too."""
+        scene = dataclasses.replace(facts.scene(), pid_max=1 << 22, initial_pid_ns=False)
+        with Stage(project, scene=scene) as stage:
+            agent = nursery.born()
+            stage.run(agent)
+            stage.tick()
+            nursery.end(agent, -signal.SIGKILL)
+            stage.exits()
+            stage.looks[NOBODY] = absent(NOBODY)
+            run = stage.run(NOBODY)
+            stage.tick()
+            stage.pass_(SECOND_LOOK)
+            assert stage.ending(run) == LOST
 
     def test_a_process_that_shows_at_the_second_look_lives(self, stage: Stage, nursery: Nursery) -> None:
         """A second look that shows it alive binds it."""
@@ -212,6 +246,16 @@ class TestFirstSight:
             stage.tick(sweep=True)
         assert [record.getMessage()[-4:] for record in caplog.records] == ["(F4)", "(F5)"]
         assert stage.row(run) == ("running", None)
+
+    @pytest.mark.parametrize("change", ["delete from runs", "update runs set status = 'completed'"])
+    def test_an_unknown_row_that_runs_no_more_is_let_go(self, stage: Stage, change: str) -> None:
+        """A row that could not be judged is unknown only as long as it says that it runs."""
+        stage.run(-1)
+        stage.tick()
+        assert list(stage.runs.unknown) == [1]
+        stage.original.connection.execute(change)
+        stage.tick()
+        assert (stage.runs.unknown, stage.is_open()) == ({}, False)
 
     def test_what_can_be_judged_again_is_unknown_no_more(self, stage: Stage, nursery: Nursery) -> None:
         """A row that was unknown and is seen alive counts as alive."""
@@ -488,6 +532,15 @@ class TestBound:
             (run, agent, ticks, here.boot_id, here.pid_ns, "daemon", None)
         ]
 
+    def test_a_stamp_is_written_once(self, stage: Stage, nursery: Nursery, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A stamp that is kept is not written again at each look."""
+        stage.run(nursery.born())
+        stage.tick()
+        monkeypatch.setattr(StoreWatch, "keep_stamps", lambda *_, **__: pytest.fail("written again"))
+        stage.original.create_run(-1)
+        stage.tick(sweep=True)
+        assert stage.runs.alive == 1
+
     def test_a_stamp_that_a_lock_kept_out_is_kept_later(self, stage: Stage, nursery: Nursery) -> None:
         """The stamp of a process bound while the store was locked is written when it is not."""
         run = stage.run(nursery.born())
@@ -498,6 +551,58 @@ class TestBound:
         stage.original.connection.execute("rollback")
         stage.tick(sweep=True)
         assert rows(stage.directory, "select count(*) from run_process where run_id = ?", [run]) == [(1,)]
+
+
+class TestRetracting:
+    """Runs that were called lost, and whose very process lives."""
+
+    def lose(self, stage: Stage, pid: int) -> int:
+        """Insert a row of a living process and have it called lost."""
+        run = stage.run(pid, stamped=True)
+        stage.looks[pid] = absent(pid)
+        stage.tick()
+        stage.pass_(SECOND_LOOK)
+        assert stage.ending(run) == LOST
+        del stage.looks[pid]
+        return run
+
+    def test_a_lost_run_that_lives_runs_again(
+        self, stage: Stage, nursery: Nursery, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """The next sweep sets it back to running, says so, and watches it: its end is settled as any other's."""
+        agent = nursery.born()
+        run = self.lose(stage, agent)
+        stage.tick()
+        assert stage.row(run) == ("crashed", None), "only a sweep looks back"
+        stage.tick(sweep=True)
+        assert stage.original.row(run) == ("running", None, None)
+        assert (stage.ending(run), stage.runs.alive) == (None, 1)
+        assert f"{stage.directory}#{run} runs after all: pid {agent} is alive" in caplog.text
+        nursery.end(agent, -signal.SIGKILL)
+        stage.exits()
+        assert stage.ending(run) == KILLED
+
+    def test_the_dead_stay_dead(self, stage: Stage, nursery: Nursery) -> None:
+        """Neither a zombie, nor another process with the pid, nor what its owner has recorded since is set back."""
+        zombie, agent, recorded = nursery.spawn(3)
+        runs = [self.lose(stage, pid) for pid in (zombie, agent, recorded)]
+        nursery.end(zombie, 0)
+        sql = stage.original.connection.execute
+        sql("update run_process set start_ticks = 1, pidfd_inode = 1 where run_id = ?", [runs[1]])
+        sql("update runs set status = 'failed', exit_code = 3 where id = ?", [runs[2]])
+        stage.tick(sweep=True)
+        assert [stage.row(run) for run in runs] == [("crashed", None), ("crashed", None), ("failed", 3)]
+        assert stage.pidfds() == 0
+
+    def test_what_the_kernel_has_told_stands(self, stage: Stage, nursery: Nursery) -> None:
+        """A run that was settled by its process's exit is never set back."""
+        agent = nursery.born()
+        run = stage.run(agent)
+        stage.tick()
+        nursery.end(agent, -signal.SIGKILL)
+        stage.exits()
+        stage.tick(sweep=True)
+        assert stage.ending(run) == KILLED
 
 
 class TestHiddenStatus:
@@ -549,6 +654,38 @@ class TestHiddenStatus:
         assert stage.row(run) == ("running", None)
         stage.pass_(REAP_GRACE)
         assert stage.ending(run) == LOST
+
+    @tells_exits
+    def test_a_reap_that_nobody_records_is_settled_at_once(
+        self, stage: Stage, nursery: Nursery, owner: subprocess.Popen[str]
+    ) -> None:
+        """A run whose owner is dead waits for the reap of its zombie alone."""
+        agent = nursery.born()
+        run = stage.run(agent, owner=identity(owner.pid))
+        stage.tick()
+        owner.kill()
+        owner.wait()
+        nursery.end(agent, 0)
+        stage.exits()
+        assert stage.row(run) == ("running", None)
+        nursery.reap(agent)
+        stage.exits()
+        assert stage.ending(run) == ("completed", 0, "exited", KERNEL)
+
+    def test_a_late_reap_that_tells_nothing_is_the_end_of_it(
+        self, stage: Stage, nursery: Nursery, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """On kernels that tell no exit status after the reap, a lost run stays lost, and nothing stays open."""
+        monkeypatch.setattr(pidfd, "exit_status", lambda _: None)
+        agent = nursery.born()
+        run = stage.run(agent)
+        stage.tick()
+        nursery.end(agent, 0)
+        stage.exits()
+        stage.pass_(REAP_GRACE)
+        nursery.reap(agent)
+        stage.exits()
+        assert (stage.ending(run), len(stage.told), stage.pidfds()) == (LOST, 1, 0)
 
     @tells_exits
     @pytest.mark.parametrize("sweeps", [0, 2])

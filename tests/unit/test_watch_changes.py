@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,7 +13,23 @@ from kit import Original, wait_until
 
 from supervisor import paths, registry
 from supervisor.daemon.watch import Changes, StoreWatch
+from supervisor.process.stamp import stamp_of
 from supervisor.registry import Origin
+
+
+@pytest.fixture
+def original(project: Path) -> Iterator[Original]:
+    """Give the test a store, open as the original module has it."""
+    with Original(project) as original:
+        yield original
+
+
+def replace_with_copy(project: Path) -> None:
+    """Put another file of the same rows in the store's place."""
+    file = project / ".agent-yes" / "store.sqlite"
+    other = file.with_name("other.sqlite")
+    sqlite3.connect(file).execute("VACUUM INTO ?", (str(other),)).connection.close()
+    os.replace(other, file)
 
 
 def settled(changes: Callable[[], bool]) -> Callable[[], bool]:
@@ -150,6 +166,56 @@ def test_a_store_that_a_lock_kept_from_being_read_stays_news(project: Path) -> N
     watch.rest()
 
 
+@pytest.fixture
+def opened(original: Original) -> Iterator[StoreWatch]:
+    """Give the test a watch whose connection is open, as that of a store with running rows is."""
+    watch = StoreWatch(str(original.directory))
+    assert watch.rows() == {}
+    yield watch
+    watch.rest()
+
+
+def test_an_open_store_tells_of_others_commits(original: Original, opened: StoreWatch) -> None:
+    """Another's commit is news until the rows are read, and only that."""
+    assert not opened.changed()
+    run = original.create_run(1)
+    assert opened.changed()
+    assert opened.changed()
+    assert list(opened.rows() or ()) == [run]
+    assert not opened.changed()
+
+
+def test_our_own_writes_are_no_news(original: Original, opened: StoreWatch) -> None:
+    """What we write into an open store does not make us read it again."""
+    run = original.create_run(1)
+    opened.rows()
+    assert opened.keep_stamps([(run, stamp_of(1))], by="test")
+    assert opened.settle([]) == []
+    assert not opened.changed()
+
+
+def test_a_store_replaced_under_a_write_is_read_anew(original: Original, opened: StoreWatch) -> None:
+    """Rows of a file that was put in the store's place are news even if a write has opened it first."""
+    replace_with_copy(original.directory)
+    assert opened.settle([]) == []
+    assert opened.changed()
+
+
+@pytest.mark.parametrize(("code", "news"), [(sqlite3.SQLITE_BUSY, False), (sqlite3.SQLITE_IOERR, True)])
+def test_a_lock_is_no_news_and_trouble_is(
+    opened: StoreWatch, monkeypatch: pytest.MonkeyPatch, code: int, news: bool
+) -> None:
+    """A store that a lock keeps from answering is asked again later; other trouble is worth a look."""
+    error = sqlite3.OperationalError("trouble")
+    error.sqlite_errorcode = code
+
+    def fail() -> int:
+        raise error
+
+    monkeypatch.setattr(opened.store, "data_version", fail)
+    assert [opened.changed() for _ in range(3)] == [news] * 3
+
+
 def test_entries_of_the_registry_are_seen(project: Path, tmp_path: Path) -> None:
     """A store that becomes known, and one that is forgotten, change the registry's folder."""
     changes = settled(Changes(paths.registry_dir()))
@@ -202,10 +268,7 @@ def test_endings_go_to_the_store_that_stands_there(project: Path) -> None:
         pass
     watch = StoreWatch(str(project))
     assert watch.rows() == {}
-    file = project / ".agent-yes" / "store.sqlite"
-    other = file.with_name("other.sqlite")
-    sqlite3.connect(file).execute("VACUUM INTO ?", (str(other),)).connection.close()
-    os.replace(other, file)
+    replace_with_copy(project)
     before = watch.store.connection
     assert watch.settle([]) == []
     assert watch.store.connection is not before
