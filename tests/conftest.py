@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +21,11 @@ for _name in _HOMES:
     os.environ[_name] = NOWHERE
 os.environ.pop("AGENT_YES_RUN", None)
 os.environ.pop("NO_COLOR", None)
+
+# What nohup or a runner ignores would be inherited by every agent.
+for _signal in signal.valid_signals() - {signal.SIGPIPE, signal.SIGXFSZ}:
+    if signal.getsignal(_signal) is signal.SIG_IGN:
+        signal.signal(_signal, signal.SIG_DFL)
 
 
 @pytest.fixture

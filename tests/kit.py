@@ -97,7 +97,7 @@ def dead_pid() -> int:
 
 
 class Original:
-    """Writes a store the way the original module does under Node: its SQL, its pragmas, one connection, 5 s for locks."""
+    """Writes a store as the original module does under Node: its SQL, its pragmas, one connection, 5 s for locks."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory

@@ -51,6 +51,18 @@ def recorded_run(project: Path) -> dict[str, Any]:
     return run
 
 
+def signals_in(mask: str) -> set[int]:
+    """Return the numbers in a set of signals as /proc/PID/status prints it (proc_pid_status(5))."""
+    bits = int(mask, 16)
+    return {number for number in range(1, 65) if bits >> (number - 1) & 1}
+
+
+def ignored_signals() -> set[int]:
+    """Return which signals this process ignores, those that the C library hides from programs (32, 33) included."""
+    status = Path("/proc/self/status").read_text()
+    return signals_in(next(line for line in status.splitlines() if line.startswith("SigIgn:")).split()[1])
+
+
 def is_stopped(pid: int) -> bool:
     """Tell whether a signal holds a process."""
     return procfs.read_stat(pid).is_stopped

@@ -49,6 +49,9 @@ sys.exit(run(sys.argv[1:]))
 """
 NOBODY = 65534
 
+ENDS_WELL = ("trap", "TERM", "touch", "up", "take", "TERM", "exit", 0)
+"""Steps of an agent that exits with 0 when it is asked to end."""
+
 _ITSELF = """
 import sys
 from supervisor.cli.app import run
@@ -141,9 +144,10 @@ def is_untouched(original: Original, run_id: int) -> bool:
 
 
 def wrapped(processes: Processes, project: Path, *steps: object) -> subprocess.Popen[str]:
-    """Start an agent under wrap that does some steps, then waits; return its wrapper once it waits."""
-    wrapper = processes.ours("wrap", *agent(*steps, "touch", "up", "await", "never"))
+    """Start an agent under wrap, and return its wrapper once the agent is ready; by default, it waits."""
+    wrapper = processes.ours("wrap", *agent(*(steps or ("touch", "up", "await", "never"))), stdout=subprocess.DEVNULL)
     wait_until((project / "up").exists)
+    processes.adopt(recorded_run(project)["pid"])
     return wrapper
 
 
@@ -172,10 +176,7 @@ def test_kill_a_wrapped_agent(project: Path, processes: Processes) -> None:
 
 def test_an_agent_that_ends_well_when_asked(project: Path, processes: Processes) -> None:
     """An agent that takes SIGTERM and exits with 0 is completed, and was stopped all the same."""
-    wrapper = processes.ours(
-        "wrap", *agent("trap", "TERM", "touch", "up", "take", "TERM", "exit", 0), stdout=subprocess.DEVNULL
-    )
-    wait_until((project / "up").exists)
+    wrapper = wrapped(processes, project, *ENDS_WELL)
     assert run_ours("stop", ".").stdout == "project#1 ended: completed with 0\n"
     assert wrapper.wait(20) == 0
     assert ended(project) == ("completed", 0, Cause.STOPPED, Rank.OWNER, "wrap")
@@ -183,7 +184,7 @@ def test_an_agent_that_ends_well_when_asked(project: Path, processes: Processes)
 
 def test_an_agent_that_does_not_listen(project: Path, processes: Processes) -> None:
     """An agent that ignores SIGTERM is killed after the timeout, which is said; that is no crash either."""
-    wrapper = wrapped(processes, project, "ignore", "TERM")
+    wrapper = wrapped(processes, project, "ignore", "TERM", "touch", "up", "await", "never")
     answer = run_ours("stop", ".", "--timeout", "0.1")
     assert (answer.returncode, answer.stdout) == (0, "project#1 ended (SIGKILL was needed): failed with 137\n")
     assert wrapper.wait(20) == -signal.SIGKILL
@@ -194,7 +195,6 @@ def test_an_agent_that_does_not_listen(project: Path, processes: Processes) -> N
 def test_an_agent_whose_wrapper_has_gone(project: Path, processes: Processes) -> None:
     """Where the owner is dead, nobody is waited for: what the kernel says is recorded at once."""
     wrapper = wrapped(processes, project)
-    processes.adopt(recorded_run(project)["pid"])
     wrapper.kill()
     wrapper.wait(10)
     began = time.monotonic()
@@ -279,9 +279,7 @@ def test_an_agent_that_is_stopped(original: Original, nursery: Nursery, project:
 
 def test_a_foreign_agent_that_ends_well(original: Original, processes: Processes, project: Path) -> None:
     """A plain exit 0 is left for a moment to whoever may record it; then it is completed, and was stopped."""
-    process = processes.start(
-        *agent("trap", "TERM", "touch", "up", "take", "TERM", "exit", 0), stdout=subprocess.DEVNULL
-    )
+    process = processes.start(*agent(*ENDS_WELL), stdout=subprocess.DEVNULL)
     wait_until(Path("up").exists)
     row = original.create_run(process.pid)
     assert run_ours("stop", name(original, row)).stdout == "project#1 ended: completed with 0\n"
@@ -292,9 +290,7 @@ def test_who_records_it_in_time_is_believed(
     original: Original, processes: Processes, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What a caller records while the command waits stands, as it is."""
-    process = processes.start(
-        *agent("trap", "TERM", "touch", "up", "take", "TERM", "exit", 0), stdout=subprocess.DEVNULL
-    )
+    process = processes.start(*agent(*ENDS_WELL), stdout=subprocess.DEVNULL)
     wait_until(Path("up").exists)
     row = original.create_run(process.pid)
     examine = exits.examine

@@ -452,6 +452,19 @@ def test_a_service_that_starts_again(counters: Counters, count: int) -> None:
     assert counters.says(one) == (True, count, count + 1)
 
 
+def test_a_service_that_starts_again_after_a_kill(counters: Counters) -> None:
+    """A kill in the old cgroup does not explain how the new one's process dies."""
+    one = counters.follow()
+    counters.group("one", 1)
+    counters.machine(1)
+    assert counters.says(one) == (True, 0, 1)
+    counters.group("next", 0)
+    (counters.folder / "one").rename(counters.folder / "old")
+    (counters.folder / "next").rename(counters.folder / "one")
+    counters.follow()
+    assert counters.says(one) is None
+
+
 def test_a_machine_that_could_not_be_asked_at_first(counters: Counters) -> None:
     """The first number that is read is none that has risen."""
     counters.vmstat.unlink()
