@@ -159,9 +159,9 @@ class Store:
         text = None if isinstance(prompt, Unset) or prompt is None else recording.as_stored_text(prompt)
         with self.transaction() as connection:
             row = connection.execute(
-                "INSERT INTO projects (dir, cmd, prompt) VALUES (CAST(?1 AS TEXT), CAST(?2 AS TEXT), CAST(?3 AS TEXT))"
+                "INSERT INTO projects (dir, cmd, prompt) VALUES (CAST(? AS TEXT), CAST(? AS TEXT), CAST(? AS TEXT))"
                 " ON CONFLICT (dir) DO UPDATE SET cmd = excluded.cmd,"
-                " prompt = CASE WHEN ?4 THEN prompt ELSE excluded.prompt END, updated_at = ?5"
+                " prompt = CASE WHEN ? THEN prompt ELSE excluded.prompt END, updated_at = ?"
                 f" RETURNING {PROJECT_COLUMNS.removeprefix('projects.')}",
                 (recording.as_stored_text(dir), recording.as_stored_text(cmd), text, keeps, recording.now_ms()),
             ).fetchone()
@@ -256,10 +256,10 @@ class Store:
         code = None if isinstance(exit_code, Unset) else exit_code
         with self.transaction() as connection:
             row = connection.execute(
-                "UPDATE runs SET status = ?1, ended_at = ?2,"
-                " exit_code = CASE WHEN NOT ?4 THEN ?3 WHEN ?2 IS NULL THEN NULL ELSE exit_code END WHERE id = ?5"
+                "UPDATE runs SET status = :status, ended_at = :ended, exit_code ="
+                " CASE WHEN NOT :keeps THEN :code WHEN :ended IS NULL THEN NULL ELSE exit_code END WHERE id = :id"
                 f" RETURNING {RUN_COLUMNS.replace('runs.', '')}",
-                (status, ended, code, keeps, run_id),
+                {"status": status, "ended": ended, "keeps": keeps, "code": code, "id": run_id},
             ).fetchone()
         return run_from(row) if row else None
 
