@@ -58,8 +58,12 @@ def signals_in(mask: str) -> set[int]:
 
 
 def ignored_signals() -> set[int]:
-    """Return which signals a program ignores that is started here; posix_spawn of glibc has it ignore 32 and 33."""
-    status = subprocess.run(["cat", "/proc/self/status"], capture_output=True, text=True, check=True).stdout
+    """Return which signals a program ignores that is started here; posix_spawn of glibc has it ignore 32 and 33.
+
+    Since Python 3.13, `subprocess` spawns so what is named by a path.
+    """
+    command = [sys.executable, "-c", "print(open('/proc/self/status').read())"]
+    status = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     return signals_in(next(line for line in status.splitlines() if line.startswith("SigIgn:")).split()[1])
 
 
