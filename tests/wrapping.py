@@ -6,6 +6,7 @@ import fcntl
 import os
 import pty
 import select
+import shutil
 import sqlite3
 import struct
 import subprocess
@@ -62,7 +63,7 @@ def ignored_signals() -> set[int]:
 
     Since Python 3.13, `subprocess` spawns so what is named by a path.
     """
-    command = [sys.executable, "-c", "print(open('/proc/self/status').read())"]
+    command = [shutil.which("cat") or "cat", "/proc/self/status"]
     status = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     return signals_in(next(line for line in status.splitlines() if line.startswith("SigIgn:")).split()[1])
 
