@@ -145,7 +145,9 @@ def is_untouched(original: Original, run_id: int) -> bool:
 
 def wrapped(processes: Processes, project: Path, *steps: object) -> subprocess.Popen[str]:
     """Start an agent under wrap, and return its wrapper once the agent is ready; by default, it waits."""
-    wrapper = processes.ours("wrap", *agent(*(steps or ("touch", "up", "await", "never"))), stdout=subprocess.DEVNULL)
+    steps = steps or ("touch", "up", "await", "never")
+    # In a process group that somebody could continue, or its wrapper would never stop with the agent.
+    wrapper = processes.ours("wrap", *agent(*steps), stdout=subprocess.DEVNULL, process_group=0)
     wait_until((project / "up").exists)
     processes.adopt(recorded_run(project)["pid"])
     return wrapper
