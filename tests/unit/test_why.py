@@ -241,7 +241,8 @@ def test_who_stopped_it(evidence: dict[str, object], term_signal: int, text: str
     ("name", "value", "text"),
     [
         ("source", "pidfd exit info", "its end was read from: pidfd exit info"),
-        ("bound", "F15", "tied to its process by line F15"),
+        ("bound", "F15", "known by this: it is the very process that was recorded"),
+        ("bound", "F99", "bound: F99"),
         ("line", "F7", "judged by line F7"),
         ("reason", "there is no such process", "there is no such process"),
         ("terminal_gone", "/dev/pts/3", "its terminal, /dev/pts/3, has been closed"),
