@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from kit import Processes
+from kit import Answer, Ask, Processes
 
 from supervisor import db
+from supervisor.cli import app
 
 NOWHERE = "/dev/null/no-home-in-tests"
 """Below a file, so that not even root can make it: a test that forgets its home fails at once."""
@@ -54,3 +55,15 @@ def processes() -> Iterator[Processes]:
     """Start processes; those that still live are ended after the test, and it is asserted that they are gone."""
     with Processes() as processes:
         yield processes
+
+
+@pytest.fixture
+def ask(capsys: pytest.CaptureFixture[str]) -> Ask:
+    """Run a command in this process, and give what it answers."""
+
+    def answer(*words: str) -> Answer:
+        capsys.readouterr()
+        code = app.run(list(words))
+        return Answer(code, *capsys.readouterr())
+
+    return answer

@@ -11,20 +11,19 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 from daemons import Daemon
-from kit import Original, Processes, rows, run_ours, wait_until
+from kit import Answer, Ask, Original, Processes, rows, run_ours, wait_until
 from nursery import Nursery, as_root, linux, tells_exits
 from stage import pidfds
 from strangers import stranger
 from wrapping import agent, is_stopped, recorded_run
 
 from supervisor import registry, sight, stop
-from supervisor.cli.app import run
 from supervisor.errors import SuperviseError
 from supervisor.models import Cause, Rank, RunStatus
 from supervisor.process import exits, facts
@@ -65,29 +64,6 @@ child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3600)"]
 print(child.pid, flush=True)
 child.wait()
 """
-
-
-class Answer(NamedTuple):
-    """What a command has answered."""
-
-    code: int
-    out: str
-    err: str
-
-
-Ask = Callable[..., Answer]
-
-
-@pytest.fixture
-def ask(capsys: pytest.CaptureFixture[str]) -> Ask:
-    """Run a command in this process."""
-
-    def answer(*words: str) -> Answer:
-        capsys.readouterr()
-        code = run(list(words))
-        return Answer(code, *capsys.readouterr())
-
-    return answer
 
 
 @pytest.fixture
