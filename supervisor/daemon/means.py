@@ -49,6 +49,7 @@ class Means:
     """What the runs of all stores share.
 
     ``fd_limit`` is the number of descriptors that this process may have; ``clock`` is monotonic, in seconds.
+    ``on_change`` is told the directory of a store that others have written to.
     """
 
     settled_by: str = "daemon"
@@ -56,6 +57,7 @@ class Means:
     clock: Callable[[], float] = time.monotonic
     look: Callable[[int], tuple[Facts, int | None]] = facts.look
     on_settled: Callable[[Settled], None] = lambda _: None
+    on_change: Callable[[str], None] = lambda _: None
     exits: ExitWatcher = field(default_factory=exit_watcher)
     scene: Scene = field(default_factory=facts.scene)
     oom_kills: OomKills = field(default_factory=OomKills)

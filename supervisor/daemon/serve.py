@@ -10,6 +10,7 @@ import signal
 
 from supervisor import paths, registry
 from supervisor.daemon.discover import discover
+from supervisor.daemon.durability import Syncer
 from supervisor.daemon.jobs import SWEEP_EVERY, start_jobs
 from supervisor.daemon.lock import DaemonLock
 from supervisor.daemon.means import Means
@@ -54,7 +55,13 @@ class _Daemon:
     def __init__(self, sweep_every: float, discovers: bool) -> None:
         self._sweep_every = sweep_every
         self._discovers = discovers
-        self._supervisor = Supervisor(Means(fd_limit=_raise_fd_limit()))
+        self._syncer = Syncer()
+        means = Means(
+            fd_limit=_raise_fd_limit(),
+            on_settled=lambda settled: self._syncer.note(settled.directory),
+            on_change=self._syncer.note,
+        )
+        self._supervisor = Supervisor(means)
         self._registry_changed = Changes(paths.registry_dir())
         self._next_beat: asyncio.TimerHandle | None = None
         self._folders = _folder_watch()
@@ -88,6 +95,7 @@ class _Daemon:
                 self._folders.close()
             watched = self._supervisor.alive
             self._supervisor.close()
+            await self._syncer.close()
             log.info("stopped; %s running agents are left alone", watched)
 
     def _beat(self) -> None:

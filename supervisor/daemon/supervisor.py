@@ -57,7 +57,10 @@ class Supervisor:
             with self._guarded(directory):
                 if sweep:
                     store.retract()
-                if store.watch.changed() or sweep:
+                changed = store.watch.changed()
+                if changed:
+                    self.means.on_change(directory)
+                if changed or sweep:
                     store.reconcile(sweep=sweep)
                 store.poll()
                 store.do_what_is_due()
