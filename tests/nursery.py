@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 from kit import Processes, wait_until
@@ -20,9 +20,14 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc and pidf
 """Everything here."""
 
 _NURSERY = """
-import os, resource, sys
+import ctypes, os, resource, sys
 
-resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+core = int(sys.argv[2]) if len(sys.argv) > 2 else 0
+resource.setrlimit(resource.RLIMIT_CORE, (core, core))
+if len(sys.argv) > 1:
+    user = int(sys.argv[1])
+    os.setgroups([]), os.setresgid(user, user, user), os.setresuid(user, user, user)
+    ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)  # PR_SET_DUMPABLE, which is lost with root's rights
 pipes = {}
 for line in sys.stdin:
     order, *numbers = line.split()
@@ -50,6 +55,8 @@ for pid in pipes:
     os.kill(pid, 9)
     os.waitpid(pid, 0)
 """
+
+_CORE_SIZE = 1 << 16
 
 _LEADER_LEAVES = """
 import ctypes, os, sys, threading
@@ -99,10 +106,15 @@ tells_exits = pytest.mark.skipif(not _tells_exits(), reason="needs exit statuses
 
 
 class Nursery:
-    """A helper process and its children, who are no children of ours. Ends with its `Processes`."""
+    """A helper process and its children, who are no children of ours. Ends with its `Processes`.
 
-    def __init__(self, processes: Processes) -> None:
-        self._helper = processes.python(_NURSERY, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    ``user`` is whose processes they are to be, for tests that run as root; their crashes then leave core files in
+    their directory. Options are those of `subprocess.Popen`.
+    """
+
+    def __init__(self, processes: Processes, *, user: int | None = None, **options: Any) -> None:
+        args = () if user is None else (str(user), str(_CORE_SIZE))
+        self._helper = processes.python(_NURSERY, *args, stdin=subprocess.PIPE, stdout=subprocess.PIPE, **options)
 
     @property
     def pid(self) -> int:
