@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
@@ -166,6 +167,22 @@ def leaderless(processes: Processes) -> subprocess.Popen[str]:
     return process
 
 
+def child_of_a_namespace(processes: Processes, script: str, *args: str) -> int:
+    """Run a shell script as the first process of a new PID namespace, and return its pid once it sleeps for good."""
+    command = f"{script}\necho up; exec sleep infinity"
+    outer = processes.start(
+        *("unshare", "--fork", "--kill-child", "--pid", "--mount-proc", "sh", "-ec", command, "sh", *args),
+        stdout=subprocess.PIPE,
+    )
+    assert hear(outer) == "up"
+    return child_of(outer)
+
+
+def child_of(process: subprocess.Popen[str]) -> int:
+    """Return the pid of a process's only child."""
+    return int(Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text())
+
+
 def say(process: subprocess.Popen[str], line: str) -> None:
     """Write a line to a process's standard input."""
     assert process.stdin is not None
@@ -187,3 +204,8 @@ def descriptors() -> set[str]:
         except FileNotFoundError:  # the listing's own
             continue
     return found
+
+
+def in_child_namespace(*command: str) -> list[str]:
+    """Return a command that runs another as the first process of a PID namespace of its own, for whoever may."""
+    return ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount-proc", "--kill-child", *command]

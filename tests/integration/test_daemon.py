@@ -228,7 +228,7 @@ class TestNoticing:
     def test_a_store_replaced_by_rename_is_followed(
         self, original: Original, start: Callable[..., Daemon], nursery: Nursery, project: Path
     ) -> None:
-        """A daemon with a store open follows the file that takes its place: the rows there count, and are settled there.
+        """A daemon with a store open follows the file that takes its place: its rows count, and are settled there.
 
         ``PRAGMA data_version`` stays what it was: only device and inode tell.
         """
