@@ -109,7 +109,10 @@ def test_random_rows_of_a_live_process(processes: Processes, project: Path) -> N
 
 
 def test_clock_steps_do_not_kill(processes: Processes, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A clock that was set by up to 12 days, either way, since the row was written makes no live process dead."""
+    """A clock that was set by up to 12 days, either way, since the row was written makes no live process dead.
+
+    giampaolo/psutil#1724, #2031, #2526, shirou/gopsutil#1802.
+    """
     pid = processes.living().pid
     true, scene, real = Stamp(**stamp_of(pid)), facts.scene(), time.time
     assert true.started_at is not None
@@ -126,7 +129,10 @@ def test_clock_steps_do_not_kill(processes: Processes, monkeypatch: pytest.Monke
 @tells_exits
 @as_root
 def test_pid_that_is_used_again(processes: Processes) -> None:
-    """Of a pid that has changed hands the old process's exit code is told right, and only its stamp ends its run."""
+    """Of a pid that has changed hands the old process's exit code is told right, and only its stamp ends its run.
+
+    opencontainers/runc#871, #1934, tphakala/agy-mcp#8.
+    """
     player = Path(__file__).with_name("pid_reuse.py")
     command = ("unshare", "--fork", "--kill-child", "--pid", "--mount-proc", sys.executable, str(player), str(ROUNDS))
     told = processes.start(*command, stdout=subprocess.PIPE)

@@ -399,14 +399,20 @@ def test_a_stranger_that_has_the_pid_now(original: Original, ask: Ask, processes
         assert is_untouched(original, row)
 
 
-def test_a_stamp_of_another_process(original: Original, ask: Ask, processes: Processes, project: Path) -> None:
-    """A process that has a stamped run's pid, and another start, is not touched, however well it fits otherwise."""
+@pytest.mark.parametrize("other", [{"pidfd_inode": 1, "start_ticks": 1}, {"boot_id": "another boot"}], ids=list)
+def test_a_stamp_of_another_process(
+    original: Original, ask: Ask, processes: Processes, project: Path, other: dict[str, object]
+) -> None:
+    """A process that has a stamped run's pid, and another start, is not touched, however well it fits otherwise.
+
+    A stale pid that was signalled after a reboot: habitat-sh/habitat#4578, jdx/pitchfork#878.
+    """
     process = processes.living(cwd=project)
     row = original.create_run(process.pid)
-    other = stamp_of(process.pid)
-    other.update({"pidfd_inode": 1, "start_ticks": 1})
+    stamp = stamp_of(process.pid)
+    stamp.update(other)  # type: ignore[typeddict-item]  # columns of the test's choice
     with SupervisedStore(str(project)) as store:
-        store.keep_stamps([(row, other)], by="test")
+        store.keep_stamps([(row, stamp)], by="test")
     refused(ask("kill", name(original, row)), "is gone already", "scan")
     assert process.poll() is None
     assert is_untouched(original, row)
