@@ -93,6 +93,25 @@ def test_the_id_of_a_thread_by_kernel(project: Path, processes: Processes, numbe
         watched(stage, stage.run(thread))
 
 
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOENT], ids=errno.errorcode.get)
+def test_a_process_that_seems_to_be_ending(project: Path, processes: Processes, number: int) -> None:
+    """A kernel that answers as for a process that is ending says nothing: the row is looked at again (F10)."""
+    answers = [number, number]
+
+    def open_pidfd(pid: int) -> int:
+        if answers:
+            raise OSError(answers.pop(), "ending")
+        return os.pidfd_open(pid)
+
+    with Stage(project, look=lambda pid: facts.look(pid, open_pidfd=open_pidfd)) as stage:
+        run = stage.run(processes.living().pid)
+        for sweep in (False, True):
+            stage.tick(sweep=sweep)
+            assert (stage.runs.unknown[run].line, stage.row(run)) == ("F10", ("running", None))
+        stage.tick(sweep=True)
+        watched(stage, run)
+
+
 @pytest.mark.parametrize("order", ["exit 7", "exec"])
 def test_a_process_that_lives_on_without_its_leader(stage: Stage, processes: Processes, order: str) -> None:
     """A process is alive whose first thread has exited, and ends with its last thread, also after an exec (F14, B4)."""

@@ -30,6 +30,14 @@ ENDS = (0, 1, 7, 77, 255, -signal.SIGTERM, -signal.SIGKILL, -signal.SIGSEGV)
 NO_EXIT_INFO = "from supervisor.process import pidfd; pidfd.exit_status = lambda _: None\n"
 """What a kernel before 6.15 tells after the reap."""
 
+NO_PIDFDS = """
+from supervisor.process import facts, pidfd
+def refuse(pid):
+    raise OSError(38, "no pidfds")
+pidfd.open_pidfd = facts.look.__kwdefaults__["open_pidfd"] = refuse
+"""
+"""What a kernel before 5.3 answers, and one whose sandbox does not know the call."""
+
 LOST = ("crashed", None, None, None, "lost", Rank.INFERENCE)
 
 UNDER_HIDEPID = ("unshare", "--mount", "sh", "-c", 'mount -t proc -o hidepid=2 proc /proc && exec "$0" "$@"')
@@ -175,3 +183,26 @@ def test_processes_hidden_by_hidepid_are_not_dead(user: OrdinaryUser, processes:
         later = original.create_run(root.born())
     daemon.watches((user.project, later))
     assert user.rows("select id from runs where status = 'running' order by id") == [(run,) for run in (*living, later)]
+
+
+@as_root
+@pytest.mark.parametrize("prefix", [(), UNDER_HIDEPID], ids=["seen", "hidden"])
+def test_processes_that_may_not_be_signalled_are_not_dead(
+    user: OrdinaryUser, processes: Processes, start: Start, prefix: tuple[str, ...]
+) -> None:
+    """Without pidfds only kill(2) tells whether another user's process lives, and its EPERM says that it does.
+
+    uutils/shadow#28, cdalar/onctl#1082, openclaw/openclaw#110235.
+    """
+    root, others = Nursery(processes), nursery_of(processes, user, OTHER_UID)
+    living, gone = [root.born(), others.born()], [root.born(), others.born()]
+    runs = write(user, [*living, *gone])
+    daemon = start("--sweep-every", "0.1", first=NO_PIDFDS, prefix=prefix)
+    daemon.hear("no pidfds here")
+    daemon.watches(*((user.project, run) for run in runs))
+    for nursery, pid in zip((root, others), gone, strict=True):
+        os.kill(pid, signal.SIGKILL)
+        nursery.reap(pid)
+    found = all_settled(user, runs[2:])
+    assert set(found.values()) == {LOST}
+    assert user.rows("select id from runs where status = 'running' order by id") == [(run,) for run in runs[:2]]
