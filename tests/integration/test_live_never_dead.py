@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given, settings, strategies
 from kit import Processes
 from nursery import as_root, linux, tells_exits
+from stores import with_tools
 
 from supervisor import sight
 from supervisor.models import Claim, RunProcess, Stamp
@@ -27,7 +28,7 @@ from supervisor.store.supervision import SupervisedStore
 
 pytestmark = linux
 
-ROWS, ROUNDS = 20_000, 300
+ROWS, ROUNDS, ROW_ROUNDS = 20_000, 300, 30
 DAYS = 86400.0
 
 
@@ -133,9 +134,21 @@ def test_pid_that_is_used_again(processes: Processes) -> None:
 
     opencontainers/runc#871, #1934, tphakala/agy-mcp#8.
     """
+    assert Counter(reuse_pids(processes, ROUNDS)) == {"True True F16 alive,unknown": ROUNDS}
+
+
+@tells_exits
+@as_root
+def test_row_whose_pid_is_used_again(processes: Processes, project: Path) -> None:
+    """A run whose pid is a new run's by the time that its end is heard of is settled as it ended; the new one lives."""
+    assert Counter(reuse_pids(processes, ROW_ROUNDS, str(project))) == {"True running None 1": ROW_ROUNDS}
+
+
+def reuse_pids(processes: Processes, rounds: int, *args: str) -> list[str]:
+    """Play rounds in which pids change hands, in a PID namespace of their own, and return what is told of each."""
     player = Path(__file__).with_name("pid_reuse.py")
-    command = ("unshare", "--fork", "--kill-child", "--pid", "--mount-proc", sys.executable, str(player), str(ROUNDS))
-    told = processes.start(*command, stdout=subprocess.PIPE)
-    output, _ = told.communicate(timeout=30)
+    command = ("unshare", "--fork", "--kill-child", "--pid", "--mount-proc", sys.executable, str(player), str(rounds))
+    told = processes.start(*command, *args, stdout=subprocess.PIPE, env=with_tools())
+    output, _ = told.communicate(timeout=50)
     assert told.returncode == 0
-    assert Counter(output.splitlines()) == {"True True F16 alive,unknown": ROUNDS}
+    return output.splitlines()
