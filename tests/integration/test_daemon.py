@@ -18,7 +18,7 @@ import pytest
 from cgroups import eat, memory_group
 from daemons import Daemon
 from kit import COMMAND, DATA, Original, Processes, rows, run_ours, wait_until
-from nursery import Nursery, as_root, hear, linux, say, tells_exits
+from nursery import Nursery, as_root, hear, in_child_namespace, linux, say, tells_exits
 from stores import ending
 
 from supervisor import registry
@@ -330,13 +330,15 @@ class TestNoticing:
         with Original(project) as original:
             # In a PID namespace of its own, so that it finds no other store of this machine.
             inside = 'sleep 1000 & cd / && exec "$0" "$@" daemon --discover --verbose'
-            unshare = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount-proc", "--kill-child"]
-            if subprocess.run([*unshare, "true"], capture_output=True, check=False).returncode:
+            if subprocess.run(in_child_namespace("true"), capture_output=True, check=False).returncode:
                 pytest.skip("needs user and PID namespaces")
             with (
                 (tmp_path / "log").open("w") as log,
                 subprocess.Popen(
-                    [*unshare, "sh", "-c", inside, *COMMAND], stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                    in_child_namespace("sh", "-c", inside, *COMMAND),
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
                 ) as process,
             ):
                 try:
