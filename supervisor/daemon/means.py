@@ -15,7 +15,7 @@ from supervisor.process import facts
 from supervisor.process.exits import ExitWatcher
 from supervisor.process.judge import Facts, Scene
 from supervisor.process.kqueue import exit_watcher
-from supervisor.process.surroundings import OomKills
+from supervisor.process.surroundings import Moment, OomKills
 
 log = logging.getLogger(__name__)
 
@@ -68,6 +68,10 @@ class Means:
             os.close(descriptor)
             descriptor = None
         return seen, descriptor
+
+    def moment(self) -> Moment:
+        """Begin the moment at which processes have just been seen to have ended."""
+        return Moment(self.oom_kills)
 
     def tell(self, settled: Settled) -> None:
         """Log that a run has been settled, and why, and tell who wants to know."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import time
 from collections.abc import Iterable, Iterator
 
 from supervisor.daemon.means import Key, Means, OwnerKey
@@ -64,9 +63,10 @@ class Supervisor:
 
     def on_exits(self) -> None:
         """Take the exits that the kernel tells of: settle at once what can be, one transaction a store."""
-        detected_at = time.time()
+        exits = self.means.exits.take()
+        moment = self.means.moment()
         endings: dict[str, list[tuple[Claim, Ending]]] = {}
-        for ended in self.means.exits.take():
+        for ended in exits:
             run = ended.key.run if isinstance(ended.key, OwnerKey) else ended.key
             assert isinstance(run, Key)  # noqa: S101  nothing else is watched
             store = self.stores.get(run.directory)
@@ -74,12 +74,14 @@ class Supervisor:
                 continue
             with self._guarded(run.directory):
                 if run is ended.key:
-                    endings.setdefault(run.directory, []).extend(store.note_exit(run.run_id, ended, detected_at))
+                    endings.setdefault(run.directory, []).extend(store.note_exit(run.run_id, ended, moment))
                 else:
                     store.note_owner_exit(run.run_id)
+        for directory, ended_here in endings.items():
+            with self._guarded(directory):
+                self.stores[directory].settle(ended_here)
         for directory, store in self.stores.items():
             with self._guarded(directory):
-                store.settle(endings.get(directory, []))
                 store.do_what_is_due()
 
     def next_due(self) -> float | None:
