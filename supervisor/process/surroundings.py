@@ -179,17 +179,21 @@ class OomKills:
         if memory is not None and self._counts.get(memory, (None,))[0] != _inode(memory):
             self._recount(memory)
 
-    def refresh(self) -> None:
-        """Look whether any count has risen. Cheap as long as the machine's has not: one file."""
+    def refresh(self) -> bool:
+        """Look whether any count has risen; tell whether the machine's could be read, without which no other is.
+
+        Cheap as long as the machine's has not risen: one file. The kernel counts for the machine before a cgroup, and
+        kills after both.
+        """
         machine = _field(self._vmstat, "oom_kill")
         if machine is not None:
             if self._machine is not None and machine > self._machine:
                 self._machine_rose = _Rise(self._clock(), self._machine, machine)
             self._machine = machine
-        if self._is_late(self._machine_rose):
-            return
-        for memory in list(self._counts):  # each for a while after: the kernel counts for the machine first
-            self._recount(memory)
+        if not self._is_late(self._machine_rose):
+            for memory in list(self._counts):  # each for a while after: the second count may just be missing
+                self._recount(memory)
+        return machine is not None
 
     def evidence(self, memory: str | None) -> Mapping[str, object] | None:
         """Return what speaks for an OOM kill in a cgroup just now, None if nothing does.
@@ -197,8 +201,7 @@ class OomKills:
         ``certain`` is true where the cgroup's own counter has risen; where that cannot be read, the machine's rising
         only makes it probable.
         """
-        self.refresh()
-        if memory in self._counts:
+        if not self.refresh() and memory in self._counts:
             self._recount(memory)
         own, machine = self._rose.get(memory or ""), self._machine_rose
         if own is not None and not self._is_late(own):
