@@ -56,6 +56,8 @@ class StoreRuns:
         self._means = means
         self._matched = False
         self._bound: dict[int, Bound] = {}
+        self._polled: set[int] = set()
+        """Bound to a process that has no pidfd, and is asked after at each tick."""
         self._dying: dict[int, Dying] = {}
         self._suspects: dict[int, Suspect] = {}
         self._writer = EndingWriter(self.watch, means)
@@ -155,12 +157,11 @@ class StoreRuns:
     def poll(self) -> None:
         """Ask after the processes that have no pidfd."""
         endings = []
-        for run_id, bound in list(self._bound.items()):
-            if bound.polled and run_id not in self._dying:
-                end = polled_exit(bound.process)
-                if end is not None:
-                    ended = Exit(self._key(run_id), end[0], final=True, source=end[1])
-                    endings += self.note_exit(run_id, ended, self._means.moment())
+        for run_id in self._polled - self._dying.keys():
+            end = polled_exit(self._bound[run_id].process)
+            if end is not None:
+                ended = Exit(self._key(run_id), end[0], final=True, source=end[1])
+                endings += self.note_exit(run_id, ended, self._means.moment())
         self.settle(endings)
 
     def next_due(self) -> float | None:
@@ -208,6 +209,7 @@ class StoreRuns:
     def _let_go(self, run_id: int) -> None:
         """Let go of a run's process."""
         self._bound.pop(run_id, None)
+        self._polled.discard(run_id)
         self._dying.pop(run_id, None)
         self._unkept.pop(run_id, None)
         self.unknown.pop(run_id, None)
@@ -276,9 +278,11 @@ class StoreRuns:
         if seen.claim.process is None and bound.identified:
             self._unkept[run_id] = stamp_of(bound.process.pid, seen.descriptor)
         if seen.descriptor is not None:
-            bound.polled = not watch_end(self._means.exits, self._key(run_id), seen.descriptor, bound.process)
-        elif self._means.exits.watch_pid(self._key(run_id), bound.process.pid):
-            bound.polled = not bound.process.lives  # it may have ended before it was watched
+            told = watch_end(self._means.exits, self._key(run_id), seen.descriptor, bound.process)
+        else:  # a process may have ended before its pid was watched
+            told = self._means.exits.watch_pid(self._key(run_id), bound.process.pid) and bound.process.lives
+        if not told:
+            self._polled.add(run_id)
 
     def _note_unknown(self, seen: Sight) -> None:
         run_id, verdict = seen.claim.run_id, seen.verdict
