@@ -15,7 +15,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import harness
 import peers
@@ -323,19 +322,18 @@ def main() -> None:
     parser.add_argument("--pause", type=float, default=0.1, help="longest pause before each kill, seconds")
     parser.add_argument("--bursts", type=int, default=3, help="how often all are killed at once")
     parser.add_argument("--full", action="store_true", help="5,000 deaths at once, too")
-    parser.add_argument("--no-peers", action="store_true", help="measure ours and the floor only")
-    parser.add_argument("--peer-runs", type=int, default=100, help="processes that each peer watches")
     parser.add_argument("--peer-seconds", type=float, default=60, help="longest time for the kills of one peer")
-    parser.add_argument("--poll", type=float, default=5.0, help="period of the psutil job, seconds")
-    parser.add_argument("--dir", type=Path, help="where the throw-away homes are made")
+    harness.add_common_options(parser)
     options = parser.parse_args()
     with harness.well_behaved():
         series = [one for watched in options.runs for one in one_by_one(options, watched)]
         sizes = [1000, 5000] if options.full else [1000]
         bursts = {count: all_at_once(options, count) for count in sizes if options.bursts}
         others, skipped = ([], ["peers: not asked for"]) if options.no_peers else beside(options)
-        harness.write_result("detection.md", report(options, series, bursts, others, skipped))
-        plot.draw("detection.svg", [*series, *others], bursts)
+        text = report(options, series, bursts, others, skipped)
+        harness.write_result("detection.md", text, keep=not options.show)
+        if not options.show:
+            plot.draw("detection.svg", [*series, *others], bursts)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ benchmark itself is killed.
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import ctypes
 import os
@@ -287,7 +288,8 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def circumstances(scratch: Path | None) -> str:
     """Return where and how a benchmark ran, in Markdown; without any path of the machine."""
-    command = " ".join(("python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]))
+    arguments = ["DIR" if scratch and argument == str(scratch) else argument for argument in sys.argv[1:]]
+    command = " ".join(("python", f"benchmarks/{Path(sys.argv[0]).name}", *arguments))
     load = ", ".join(f"{value:.2f}" for value in os.getloadavg())
     place = _file_system(scratch or Path(tempfile.gettempdir()))
     facts = (
@@ -301,8 +303,20 @@ def circumstances(scratch: Path | None) -> str:
     return "\n".join(f"- {name}: {value}" for name, value in facts) + "\n"
 
 
-def write_result(name: str, text: str) -> None:
-    """Keep a result beside the earlier ones, and show it."""
+def add_common_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that all benchmarks have."""
+    parser.add_argument("--no-peers", action="store_true", help="measure ours and the floor only")
+    parser.add_argument("--peer-runs", type=int, default=100, help="processes that each peer watches")
+    parser.add_argument("--poll", type=float, default=5.0, help="period of the psutil job, seconds")
+    parser.add_argument("--dir", type=Path, help="where the throw-away homes are made")
+    parser.add_argument("--show", action="store_true", help="print the result only; benchmarks/results stays as it is")
+
+
+def write_result(name: str, text: str, *, keep: bool) -> None:
+    """Show a result, and keep it in place of the earlier one."""
+    if not keep:
+        print(f"\n{text}")
+        return
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / name).write_text(text, encoding="utf-8")
     print(f"\n{text}\nwritten to benchmarks/results/{name}")

@@ -154,10 +154,7 @@ def main() -> None:
     parser.add_argument("--window", type=float, default=20.0, help="seconds that each is watched")
     parser.add_argument("--settle", type=float, default=3.0, help="seconds to wait before that")
     parser.add_argument("--sweep", type=float, default=2.0, help="seconds between sweeps where their cost is measured")
-    parser.add_argument("--no-peers", action="store_true", help="measure ours and the floor only")
-    parser.add_argument("--peer-runs", type=int, default=100, help="processes that each peer watches")
-    parser.add_argument("--poll", type=float, default=5.0, help="period of the psutil job, seconds")
-    parser.add_argument("--dir", type=Path, help="where the throw-away homes are made")
+    harness.add_common_options(parser)
     options = parser.parse_args()
     with harness.well_behaved():
         lines = []
@@ -176,7 +173,7 @@ def main() -> None:
         parts = ["# While nothing happens\n", harness.circumstances(options.dir), harness.table(header, lines)]
         if skipped:
             parts.append("## Skipped\n\n" + "\n".join(f"- {line}" for line in skipped) + "\n")
-        harness.write_result("idle.md", "\n".join(parts))
+        harness.write_result("idle.md", "\n".join(parts), keep=not options.show)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 # Installs what the benchmarks can compare with, and matplotlib for the plot, into benchmarks/.peers (git-ignored).
 # All of it is optional: what is missing is skipped, with a line that says so. Needs python3 with venv; npm for pm2.
 #
-#   benchmarks/setup.sh [PYTHON]      PYTHON runs the benchmarks: ../.venv/bin/python unless given
+#   benchmarks/setup.sh [PYTHON]      PYTHON (an absolute path) runs the benchmarks: .venv/bin/python unless given
 set -eu
 cd "$(dirname "$0")"
 python=${1:-../.venv/bin/python}
