@@ -60,6 +60,8 @@ class Means:
     scene: Scene = field(default_factory=facts.scene)
     oom_kills: OomKills = field(default_factory=OomKills)
     steps: ClockSteps = field(default_factory=ClockSteps)
+    settled: list[Settled] = field(default_factory=list)
+    """Written, and not told yet: that waits until all that has ended is written."""
 
     def look_within_limit(self, pid: int) -> tuple[Facts, int | None]:
         """Look at a process, and keep its pidfd if descriptors are not running out."""
@@ -73,8 +75,13 @@ class Means:
         """Begin the moment at which processes have just been seen to have ended."""
         return Moment(self.oom_kills)
 
-    def tell(self, settled: Settled) -> None:
-        """Log that a run has been settled, and why, and tell who wants to know."""
+    def tell(self) -> None:
+        """Log which runs have been settled, and why, and tell who wants to know."""
+        told, self.settled = self.settled, []
+        for settled in told:
+            self._tell(settled)
+
+    def _tell(self, settled: Settled) -> None:
         claim, ending = settled.claim, settled.ending
         code = "" if ending.exit_code is None else f" with {ending.exit_code}"
         evidence = ", ".join(f"{name}: {value}" for name, value in ending.evidence.items())

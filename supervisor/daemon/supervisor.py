@@ -13,8 +13,12 @@ from collections.abc import Iterable, Iterator
 from supervisor.daemon.means import Key, Means, OwnerKey
 from supervisor.daemon.store_runs import StoreRuns
 from supervisor.models import Claim, Ending
+from supervisor.process.exits import Exit
 
 log = logging.getLogger(__name__)
+
+MOST_ROUNDS = 100
+"""How often a wake-up takes exits that have come meanwhile, before it logs them and lets the loop go on."""
 
 
 class Supervisor:
@@ -60,10 +64,21 @@ class Supervisor:
                     store.reconcile(sweep=sweep)
                 store.poll()
                 store.do_what_is_due()
+        self.means.tell()
 
     def on_exits(self) -> None:
         """Take the exits that the kernel tells of: settle at once what can be, one transaction a store."""
-        exits = self.means.exits.take()
+        for _ in range(MOST_ROUNDS):
+            exits = self.means.exits.take()
+            if not exits:
+                break
+            self._settle(exits)
+        for directory, store in self.stores.items():
+            with self._guarded(directory):
+                store.do_what_is_due()
+        self.means.tell()
+
+    def _settle(self, exits: list[Exit]) -> None:
         moment = self.means.moment()
         endings: dict[str, list[tuple[Claim, Ending]]] = {}
         for ended in exits:
@@ -80,9 +95,6 @@ class Supervisor:
         for directory, ended_here in endings.items():
             with self._guarded(directory):
                 self.stores[directory].settle(ended_here)
-        for directory, store in self.stores.items():
-            with self._guarded(directory):
-                store.do_what_is_due()
 
     def next_due(self) -> float | None:
         """Return when, on the clock, something comes due; None when nothing waits."""
@@ -92,6 +104,7 @@ class Supervisor:
     def close(self) -> None:
         """Let go of all processes and stores."""
         self.follow(())
+        self.means.tell()
         self.means.exits.close()
 
     @contextlib.contextmanager
