@@ -15,7 +15,7 @@ from supervisor.process import facts
 from supervisor.process.exits import ExitWatcher
 from supervisor.process.judge import Facts, Scene
 from supervisor.process.kqueue import exit_watcher
-from supervisor.process.surroundings import OomKills
+from supervisor.process.surroundings import Moment, OomKills
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +62,8 @@ class Means:
     scene: Scene = field(default_factory=facts.scene)
     oom_kills: OomKills = field(default_factory=OomKills)
     steps: ClockSteps = field(default_factory=ClockSteps)
+    settled: list[Settled] = field(default_factory=list)
+    """Written, and not told yet: that waits until all that has ended is written."""
 
     def look_within_limit(self, pid: int) -> tuple[Facts, int | None]:
         """Look at a process, and keep its pidfd if descriptors are not running out."""
@@ -71,8 +73,17 @@ class Means:
             descriptor = None
         return seen, descriptor
 
-    def tell(self, settled: Settled) -> None:
-        """Log that a run has been settled, and why, and tell who wants to know."""
+    def moment(self) -> Moment:
+        """Begin the moment at which processes have just been seen to have ended."""
+        return Moment(self.oom_kills)
+
+    def tell(self) -> None:
+        """Log which runs have been settled, and why, and tell who wants to know."""
+        told, self.settled = self.settled, []
+        for settled in told:
+            self._tell(settled)
+
+    def _tell(self, settled: Settled) -> None:
         claim, ending = settled.claim, settled.ending
         code = "" if ending.exit_code is None else f" with {ending.exit_code}"
         evidence = ", ".join(f"{name}: {value}" for name, value in ending.evidence.items())
