@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import resource
 import signal
@@ -26,8 +27,8 @@ log = logging.getLogger(__name__)
 TICK = 0.5
 """Seconds between looks for new rows and stores where nothing tells of them: a few stat(2) calls each."""
 
-WOKEN_TICK = 1.0
-"""The same where every store's folder is watched, and the look is only the safety net."""
+WOKEN_TICK = 3.0
+"""The same where the kernel tells of every change and the look is only a safety net: each wakes an idle processor."""
 
 SETTLES = 0.01
 """Seconds that a burst of changes may last before it is looked at, once."""
@@ -106,8 +107,8 @@ class _Daemon:
             self._supervisor.tick()
         finally:
             due = self._supervisor.next_due()
-            left = self._tick if due is None else max(0.01, due - self._supervisor.means.clock())
-            self._beat_in(min(self._tick, left))
+            left = math.inf if due is None else max(0.01, due - self._supervisor.means.clock())
+            self._beat_in(min(TICK if self._supervisor.polls else self._tick, left))
 
     def _beat_in(self, seconds: float) -> None:
         if self._next_beat is not None:

@@ -56,7 +56,7 @@ class StoreRuns:
         self._means = means
         self._matched = False
         self._bound: dict[int, Bound] = {}
-        self._polled: set[int] = set()
+        self.polled: set[int] = set()
         """Bound to a process that has no pidfd, and is asked after at each tick."""
         self._dying: dict[int, Dying] = {}
         self._suspects: dict[int, Suspect] = {}
@@ -157,7 +157,7 @@ class StoreRuns:
     def poll(self) -> None:
         """Ask after the processes that have no pidfd."""
         endings = []
-        for run_id in self._polled - self._dying.keys():
+        for run_id in self.polled - self._dying.keys():
             end = polled_exit(self._bound[run_id].process)
             if end is not None:
                 ended = Exit(self._key(run_id), end[0], final=True, source=end[1])
@@ -209,7 +209,7 @@ class StoreRuns:
     def _let_go(self, run_id: int) -> None:
         """Let go of a run's process."""
         self._bound.pop(run_id, None)
-        self._polled.discard(run_id)
+        self.polled.discard(run_id)
         self._dying.pop(run_id, None)
         self._unkept.pop(run_id, None)
         self.unknown.pop(run_id, None)
@@ -282,7 +282,7 @@ class StoreRuns:
         else:  # a process may have ended before its pid was watched
             told = self._means.exits.watch_pid(self._key(run_id), bound.process.pid) and bound.process.lives
         if not told:
-            self._polled.add(run_id)
+            self.polled.add(run_id)
 
     def _note_unknown(self, seen: Sight) -> None:
         run_id, verdict = seen.claim.run_id, seen.verdict

@@ -34,6 +34,11 @@ class Supervisor:
         """The number of runs whose process lives."""
         return sum(store.alive for store in self.stores.values())
 
+    @property
+    def polls(self) -> bool:
+        """Whether there are processes whose end no pidfd tells: each tick asks after them."""
+        return any(store.polled for store in self.stores.values())
+
     def follow(self, directories: Iterable[str]) -> None:
         """Look after the stores of exactly these projects from now on."""
         wanted = set(directories)
