@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from kit import Answer, Ask, Processes
+from nursery import Apart
 
 from supervisor import db
 from supervisor.cli import app
@@ -27,6 +28,12 @@ os.environ.pop("NO_COLOR", None)
 for _signal in signal.valid_signals() - {signal.SIGPIPE, signal.SIGXFSZ}:
     if signal.getsignal(_signal) is signal.SIG_IGN:
         signal.signal(_signal, signal.SIG_DFL)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def apart(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Keep what we start in child namespaces from seeing the stores of other test runs."""
+    Apart.own = tmp_path_factory.getbasetemp()
 
 
 @pytest.fixture

@@ -167,11 +167,31 @@ def leaderless(processes: Processes) -> subprocess.Popen[str]:
     return process
 
 
+class Apart:
+    """Keeps processes of child PID namespaces from seeing what other test runs on this machine have.
+
+    A row may have been written by any process that sees its store, so a run of the same tests beside this one would
+    no longer be sure of the dead pids in its stores.
+    """
+
+    own: Path | None = None
+    """Where this test run's folders are."""
+
+    @classmethod
+    def command(cls, *command: str) -> list[str]:
+        """Return a command that runs another in a mount namespace where of all test runs' folders ours alone is."""
+        if cls.own is None or not cls.own.parent.name.startswith("pytest-of-"):
+            return list(command)
+        hide = 'own=$1 others=$2; shift 2; here=$PWD; cd "$own"; mount -t tmpfs none "$others"; mkdir "$own"'
+        script = f'{hide}; mount -c --bind . "$own"; cd "$here"; exec "$@"'
+        return ["unshare", "--mount", "sh", "-ec", script, "sh", str(cls.own), str(cls.own.parent), *command]
+
+
 def child_of_a_namespace(processes: Processes, script: str, *args: str) -> int:
     """Run a shell script as the first process of a new PID namespace, and return its pid once it sleeps for good."""
     command = f"{script}\necho up; exec sleep infinity"
     outer = processes.start(
-        *("unshare", "--fork", "--kill-child", "--pid", "--mount-proc", "sh", "-ec", command, "sh", *args),
+        *Apart.command("unshare", "--fork", "--kill-child", "--pid", "--mount-proc", "sh", "-ec", command, "sh", *args),
         stdout=subprocess.PIPE,
     )
     assert hear(outer) == "up"
@@ -208,4 +228,5 @@ def descriptors() -> set[str]:
 
 def in_child_namespace(*command: str) -> list[str]:
     """Return a command that runs another as the first process of a PID namespace of its own, for whoever may."""
-    return ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount-proc", "--kill-child", *command]
+    inner = Apart.command("unshare", "--pid", "--fork", "--mount-proc", "--kill-child", *command)
+    return ["unshare", "--user", "--map-root-user", *inner]

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings, strategies
 from kit import Processes
-from nursery import as_root, linux, tells_exits
+from nursery import Apart, as_root, linux, tells_exits
 from stores import with_tools
 
 from supervisor import sight
@@ -148,7 +148,7 @@ def reuse_pids(processes: Processes, rounds: int, *args: str) -> list[str]:
     """Play rounds in which pids change hands, in a PID namespace of their own, and return what is told of each."""
     player = Path(__file__).with_name("pid_reuse.py")
     command = ("unshare", "--fork", "--kill-child", "--pid", "--mount-proc", sys.executable, str(player), str(rounds))
-    told = processes.start(*command, *args, stdout=subprocess.PIPE, env=with_tools())
+    told = processes.start(*Apart.command(*command, *args), stdout=subprocess.PIPE, env=with_tools())
     output, _ = told.communicate(timeout=50)
     assert told.returncode == 0
     return output.splitlines()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from kit import Processes, wait_until
-from nursery import as_root, child_of, child_of_a_namespace, hear, linux
+from nursery import Apart, as_root, child_of, child_of_a_namespace, hear, linux
 
 from supervisor.process import facts, namespace, procfs
 from supervisor.process.judge import Scene
@@ -124,8 +124,9 @@ def test_child_namespace_with_another_root(
 ) -> None:
     """A process of a child namespace whose root was changed sees what is below its root, and nothing else."""
     os.mkdir(f"{place}/inner")
+    jail = os.path.normpath(place + root)
     outer = processes.start(
-        *("unshare", "--fork", "--kill-child", "--pid", sys.executable, "-c", _JAILED, os.path.normpath(place + root)),
+        *Apart.command("unshare", "--fork", "--kill-child", "--pid", sys.executable, "-c", _JAILED, jail),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )
