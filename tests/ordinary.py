@@ -18,7 +18,8 @@ UID, OTHER_UID = 65534, 65533
 
 _AS_THE_USER = """
 import importlib, os, pkgutil, sys
-import supervisor, asyncio, encodings.ascii, fcntl, platformdirs.unix, resource, select
+import supervisor, asyncio, concurrent.futures.thread, encodings.ascii, fcntl, platformdirs.unix, resource, select
+import apscheduler.executors.asyncio, apscheduler.jobstores.memory, apscheduler.triggers.interval
 for found in pkgutil.walk_packages(supervisor.__path__, "supervisor."):
     if not found.name.endswith("__main__"):
         importlib.import_module(found.name)
