@@ -26,7 +26,7 @@ if TYPE_CHECKING:
         def open(self, directory: str, token: str) -> None:
             """Make the run's logs; without them the agent goes on all the same."""
 
-        def wait_for(self, agent: int, *, after: float, attend: Callable[[], float | None]) -> int:
+        def wait_for(self, agent: int, /, *, after: float, attend: Callable[[], float | None]) -> int:
             """Wait for the agent's end, as `supervisor.wrap.signals.wait_for` does, and pass on what it writes."""
 
         def drain(self) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import select
 import stat
@@ -11,7 +10,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from supervisor.wrap.signals import Received
 
 PIECE = 256 * 1024
 """Bytes that are read at once, and kept at most while they cannot be written."""
@@ -115,14 +113,14 @@ def wanted_of(channels: list[Channel]) -> dict[int, int]:
     return wanted
 
 
-def own_description(descriptor: int, flags: int) -> int | None:
-    """Open what a descriptor leads to once more, non-blocking; None where that is not possible or not needed.
+def own_description(descriptor: int, flags: int) -> int:
+    """Open what a descriptor leads to once more, non-blocking; return it itself where that is not possible, or needed.
 
     The one we were given is shared with the shell and with others, who would not expect it to stop blocking.
     """
     mode = os.fstat(descriptor).st_mode
     if not stat.S_ISFIFO(mode) and not os.isatty(descriptor):
-        return None
+        return descriptor
     flags |= os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
     # The controlling terminal may be opened by who may not open its device: after su, or in another container.
     for path in (f"/dev/fd/{descriptor}", *(["/dev/tty"] if _is_controlling(descriptor) else [])):
@@ -130,12 +128,7 @@ def own_description(descriptor: int, flags: int) -> int | None:
             return os.open(path, flags)
         except OSError:
             continue
-    return None
-
-
-def is_hung_up(error: OSError) -> bool:
-    """Tell whether an error says that a terminal is gone."""
-    return error.errno in (errno.EIO, errno.ENXIO, errno.ENODEV)
+    return descriptor
 
 
 def _never_blocks(descriptor: int) -> bool:

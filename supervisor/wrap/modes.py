@@ -6,9 +6,7 @@ import re
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import MutableSequence
-
-    Flags = MutableSequence[int]
+    Flags = bytearray | memoryview[int]
     """A byte for each mode; two processes may share them."""
 
 _PRIVATE = (1, 47, 1000, 1002, 1003, 1004, 1005, 1006, 1015, 1016, 1047, 1049, 2004, 2026, 2031)
@@ -63,10 +61,7 @@ class Modes:
                 for place in range(SIZE):
                     flags[place] = 0
         elif final in b"hl" and kind == b"?":
-            for number in numbers.split(b";"):
-                place = _PLACES.get(int(number or b"0"))
-                if place is not None:
-                    flags[place] = (final == b"h") == (place < len(_PRIVATE))
+            self._set(numbers, on=final == b"h")
         elif final == b"r" and not kind:
             flags[_REGION] = bool(numbers.strip(b";"))
         elif final == b"m" and kind == b">" and numbers.startswith(b"4"):
@@ -75,6 +70,12 @@ class Modes:
             flags[_KITTY] = min(flags[_KITTY] + 1, _DEEPEST)
         elif final == b"u" and kind == b"<":
             flags[_KITTY] = max(flags[_KITTY] - int(numbers or b"1"), 0)
+
+    def _set(self, numbers: bytes, *, on: bool) -> None:
+        for number in numbers.split(b";"):
+            place = _PLACES.get(int(number or b"0"))
+            if place is not None:
+                self._flags[place] = on == (place < len(_PRIVATE))
 
 
 def undoing(flags: Flags) -> bytes:

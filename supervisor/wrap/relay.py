@@ -57,7 +57,7 @@ class Relay:
         self._copy = Copy(warn)
         self._outer = Terminal(0, 1)
         self._master, self._slave = os.openpty()
-        self._flags = mmap.mmap(-1, modes.SIZE)
+        self._flags = memoryview(mmap.mmap(-1, modes.SIZE))
         """Shared with the shim, which undoes them where we cannot."""
         self._modes = modes.Modes(self._flags)
         self._size = b""
@@ -84,8 +84,8 @@ class Relay:
         for descriptor in (report, control, self._slave):
             os.close(descriptor)
         os.set_blocking(self._master, False)
-        self._output = Channel(self._master, self._own(1, os.O_WRONLY), self._seen)
-        self._input = Channel(self._own(0, os.O_RDONLY), self._master)
+        self._output = Channel(self._master, own_description(1, os.O_WRONLY), self._seen)
+        self._input = Channel(own_description(0, os.O_RDONLY), self._master)
         first = os.read(self._report, 16)
         if not first:
             os.waitpid(self._shim, 0)
@@ -102,7 +102,7 @@ class Relay:
         self._copy.open(directory, token, OUTPUT)
         self._mark_size()
 
-    def wait_for(self, agent: int, *, after: float, attend: Callable[[], float | None]) -> int:
+    def wait_for(self, _agent: int, /, *, after: float, attend: Callable[[], float | None]) -> int:
         """Pass on until the agent has ended, its signals too, and stop along with it."""
         self._signals = PendingSignals()
         os.set_blocking(self._report, False)
@@ -133,7 +133,10 @@ class Relay:
         while self._output.is_full and not self._is_told_to_give_up():
             self._move(self._output, self._wait([self._output], None))
         if self._status is not None and (os.WIFSIGNALED(self._status) or os.WEXITSTATUS(self._status) > 128):
-            self._show(modes.undoing(self._flags))
+            try:  # noqa: SIM105  as everywhere here
+                os.write(self._output.target, modes.undoing(self._flags))
+            except OSError:  # hung up
+                pass
         self._outer.give_back()
         if self._master >= 0:
             os.close(self._master)
@@ -308,25 +311,25 @@ class Relay:
         It has another parent now, so that only the kernel can tell its status. Where it does not, the row is left to
         the daemon, which may know more.
         """
-        from supervisor.process import exits, pidfd  # noqa: PLC0415  hardly ever needed
+        from supervisor.wrap.orphan import status_of  # noqa: PLC0415  hardly ever needed
 
         os.close(self._report)
         self._report = -1
-        end: tuple[int | None, bool, str] | None = None
         if self._pidfd is not None:
-            while not pidfd.has_fired(self._pidfd):
-                self._move_now(self._output, LOOK_EVERY)
-                while self._signals is not None and (received := self._signals.take()) is not None:
-                    signal.pidfd_send_signal(self._pidfd, received.number)
-            deadline = time.monotonic() + LAST
-            while (end is None or not end[1]) and time.monotonic() < deadline:
-                time.sleep(LOOK_EVERY)
-                end = exits.examine(self._pidfd, self._agent, None)
-        if end is None or end[0] is None:
+            self._status = status_of(self._pidfd, self._agent, self._pass_on_to_orphan)
+        if self._status is None:
             self._outer.give_back()
             self._warn("the leader of this run's session was killed: how the run ends is left to the daemon")
             os._exit(125)
-        self._status = end[0]
+
+    def _pass_on_to_orphan(self, timeout: float) -> None:
+        assert self._signals is not None and self._pidfd is not None  # noqa: S101  set when the agent was there
+        if self._output.ended:
+            time.sleep(timeout)
+        self._move_now(self._output, timeout)
+        while (received := self._signals.take()) is not None:
+            if received.number != signal.SIGCHLD:
+                signal.pidfd_send_signal(self._pidfd, received.number)
 
     def _is_told_to_give_up(self) -> bool:
         """Tell whether somebody wants us to end though the terminal does not take what the agent has left."""
@@ -335,16 +338,6 @@ class Relay:
             if received.number in _GIVE_UP:
                 return True
         return False
-
-    def _show(self, data: bytes) -> None:
-        try:
-            os.write(self._output.target, data)
-        except OSError:
-            return
-
-    def _own(self, descriptor: int, flags: int) -> int:
-        own = own_description(descriptor, flags)
-        return descriptor if own is None else own
 
 
 def _is_same_terminal(first: int, second: int) -> bool:

@@ -89,7 +89,7 @@ def attend(agent: int, slave: int, *, report: int, control: int, outer: int, set
 
 def _changes(agent: int) -> list[int]:
     """Return what has become of the agent: stops, and its end, after which it stays a zombie that keeps its pid."""
-    changes = []
+    changes: list[int] = []
     while True:
         if not hasattr(os, "waitid"):  # macOS, before Python 3.13; it has not been run
             pid, status = os.waitpid(agent, os.WUNTRACED | os.WNOHANG)
@@ -108,13 +108,13 @@ def _changes(agent: int) -> list[int]:
 
 def _leave(agent: int, slave: int, control: int) -> None:
     """Let the relay read what the agent has left, then let go of the agent, without a hang-up for its children."""
-    try:
+    try:  # noqa: SIM105  as everywhere here
         os.tcsetpgrp(slave, os.getpgrp())  # the hang-up at a leader's end goes to the foreground
     except OSError:  # hung up already
         pass
     os.close(slave)
     os.read(control, 1)
-    try:
+    try:  # noqa: SIM105  the same
         os.waitpid(agent, os.WNOHANG)
     except ChildProcessError:  # macOS: reaped already
         pass
@@ -131,7 +131,7 @@ def _put_right(outer: int, settings: Settings, flags: Flags) -> None:
 
 
 def _tell(report: int, number: int) -> None:
-    try:
+    try:  # noqa: SIM105  the same
         os.write(report, b"%d\n" % number)
     except BrokenPipeError:  # the relay has died
         pass

@@ -68,7 +68,7 @@ class Tee:
             os.set_blocking(reader, False)
             _enlarge(reader)
             target = own_description(number, os.O_WRONLY)
-            self._channels.append(Channel(reader, number if target is None else target, self._copies[number].take))
+            self._channels.append(Channel(reader, target, self._copies[number].take))
         return pid
 
     def open(self, directory: str, token: str) -> None:
@@ -76,7 +76,7 @@ class Tee:
         for number, copy in self._copies.items():
             copy.open(directory, token, _STREAMS[number])
 
-    def wait_for(self, agent: int, *, after: float, attend: Callable[[], float | None]) -> int:
+    def wait_for(self, agent: int, /, *, after: float, attend: Callable[[], float | None]) -> int:
         """Wait for the agent, passing on what it writes."""
         self._signals = PendingSignals()
         return wait_for(agent, after=after, attend=attend, next_signal=self._next_signal)
