@@ -17,7 +17,7 @@ from supervisor.log.reader import LogReader
 from supervisor.views import RunView, find_run
 
 _LOOK_EVERY = 0.1
-_ASK_EVERY = 1.0
+_ASK_EVERY = 0.5
 """Seconds between two looks at the log, and between two questions whether the run goes on."""
 
 

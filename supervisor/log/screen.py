@@ -126,8 +126,12 @@ class Screen:
             row = self._row(self._y).cells
             if len(row) < self._x:
                 row.extend(" " * (self._x - len(row)))
+            if self._x and row[self._x : self._x + 1] == [""]:  # half a wide character is none
+                row[self._x - 1] = " "
             row[self._x : self._x + len(part)] = part
             self._x += len(part)
+            if row[self._x : self._x + 1] == [""]:
+                row[self._x] = " "
             cells = cells[len(part) :]
 
     def _control(self, character: str) -> None:
