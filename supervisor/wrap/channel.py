@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 PIECE = 256 * 1024
 """Bytes that are read at once, and kept at most while they cannot be written."""
 
+TERMINAL_PIECE = 16 * 1024
+"""The same from a terminal, which never gives as much at once: a small buffer is a fast one."""
+
 _SURE = 4096
 """Bytes that a pipe or a terminal that poll(2) calls writable takes without blocking (PIPE_BUF, pipe(7))."""
 
@@ -28,15 +31,19 @@ class Channel:
         source: where to read; poll(2) is to say that there is something.
         target: where to write, of which it may be that it blocks: see `own_description`.
         seen: takes every piece that is read.
+        piece: how much to read at once.
     """
 
-    __slots__ = ("_pending", "_seen", "_sure", "broken", "ended", "source", "target")
+    __slots__ = ("_pending", "_piece", "_seen", "_sure", "broken", "ended", "source", "target")
 
-    def __init__(self, source: int, target: int, seen: Callable[[bytes], None] | None = None) -> None:
+    def __init__(
+        self, source: int, target: int, seen: Callable[[bytes], None] | None = None, *, piece: int = PIECE
+    ) -> None:
         self.source = source
         self.target = target
         self.ended = self.broken = False
         self._seen = seen
+        self._piece = piece
         self._pending = memoryview(b"")
         self._sure = _never_blocks(target)
 
@@ -48,7 +55,7 @@ class Channel:
     def read(self) -> bool:
         """Read a piece and write what can be written of it; tell whether there was one."""
         try:
-            data = os.read(self.source, PIECE)
+            data = os.read(self.source, self._piece)
         except BlockingIOError:
             return False
         except OSError:  # EIO: the other side of the terminal is closed

@@ -21,7 +21,7 @@ from supervisor.log.folder import OUTPUT
 from supervisor.log.writer import size_mark
 from supervisor.wrap import modes, shim
 from supervisor.wrap.capture import Copy
-from supervisor.wrap.channel import Channel, Waiter, own_description, wanted_of
+from supervisor.wrap.channel import TERMINAL_PIECE, Channel, Waiter, own_description, wanted_of
 from supervisor.wrap.pending import LOOK_EVERY, PendingSignals
 from supervisor.wrap.signals import send, stop_like
 from supervisor.wrap.terminal import Terminal
@@ -84,8 +84,8 @@ class Relay:
         for descriptor in (report, control, self._slave):
             os.close(descriptor)
         os.set_blocking(self._master, False)
-        self._output = Channel(self._master, own_description(1, os.O_WRONLY), self._seen)
-        self._input = Channel(own_description(0, os.O_RDONLY), self._master)
+        self._output = Channel(self._master, own_description(1, os.O_WRONLY), self._seen, piece=TERMINAL_PIECE)
+        self._input = Channel(own_description(0, os.O_RDONLY), self._master, piece=TERMINAL_PIECE)
         first = os.read(self._report, 16)
         if not first:
             os.waitpid(self._shim, 0)
@@ -140,6 +140,10 @@ class Relay:
         self._outer.give_back()
         if self._master >= 0:
             os.close(self._master)
+        try:  # noqa: SIM105  the same
+            os.write(self._control, shim.GIVEN_BACK)
+        except BrokenPipeError:  # it has been killed
+            pass
         os.close(self._control)
         os.waitpid(self._shim, 0)
 
@@ -190,8 +194,9 @@ class Relay:
             self._lose_terminal()
         if self._report in ready:
             self._hear_shim()
-        while self._status is None and (received := self._signals.take()) is not None:
-            self._obey(received)
+        if self._signals.descriptor in ready or self._signals.descriptor is None:
+            while self._status is None and (received := self._signals.take()) is not None:
+                self._obey(received)
 
     def _wait(self, channels: list[Channel], timeout: float | None) -> dict[int, int]:
         wanted = wanted_of(channels)

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 HANG_UP, HANG_UP_SILENTLY = signal.SIGUSR1, signal.SIGUSR2
 """The relay is about to close the terminal: the agent is to get a SIGHUP, or has got it already."""
 
+GIVEN_BACK = b"x"
+"""What the relay says when it has put the person's terminal right itself."""
+
 
 def fork_agent(slave: int, *, with_errors: bool) -> int:
     """Lead a session on a terminal, and fork the agent in a group of its own, in the foreground.
@@ -58,7 +61,7 @@ def attend(agent: int, slave: int, *, report: int, control: int, outer: int, set
         agent: its pid.
         slave: its terminal.
         report: where to tell its pid and statuses.
-        control: ends when the relay has seen all that the agent wrote, or has died.
+        control: says `GIVEN_BACK` when the relay has done all that is its own, and ends when it has died.
         outer: the person's terminal, to be put right if the relay cannot.
         settings: what that is to be set to.
         flags: the modes that the agent has set, as the relay sees them.
@@ -73,7 +76,8 @@ def attend(agent: int, slave: int, *, report: int, control: int, outer: int, set
             for status in _changes(agent):
                 _tell(report, status)
                 if not os.WIFSTOPPED(status):
-                    _leave(agent, slave, control)
+                    if not _leave(agent, slave, control):
+                        _put_right(outer, settings, flags)
                     return
         elif number == signal.SIGHUP:
             asked = {asking: was or asking in signal.sigpending() for asking, was in asked.items()}
@@ -106,18 +110,23 @@ def _changes(agent: int) -> list[int]:
             changes.append(status)
 
 
-def _leave(agent: int, slave: int, control: int) -> None:
-    """Let the relay read what the agent has left, then let go of the agent, without a hang-up for its children."""
+def _leave(agent: int, slave: int, control: int) -> bool:
+    """Let the relay read what the agent has left, then let go of the agent, without a hang-up for its children.
+
+    Returns:
+        Whether the relay has lived to put the person's terminal right.
+    """
     try:  # noqa: SIM105  as everywhere here
         os.tcsetpgrp(slave, os.getpgrp())  # the hang-up at a leader's end goes to the foreground
     except OSError:  # hung up already
         pass
     os.close(slave)
-    os.read(control, 1)
+    told = os.read(control, 1)
     try:  # noqa: SIM105  the same
         os.waitpid(agent, os.WNOHANG)
     except ChildProcessError:  # macOS: reaped already
         pass
+    return told == GIVEN_BACK
 
 
 def _put_right(outer: int, settings: Settings, flags: Flags) -> None:

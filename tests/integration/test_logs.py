@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sqlite3
 import subprocess
 from pathlib import Path
 
 import pytest
-from kit import COMMAND, Processes, rows, run_ours, wait_until
+from kit import COMMAND, Processes, run_ours
 from wrapping import STORE, Terminal, agent, logs_of, recorded_run
 
 LOGGED = (*COMMAND, "wrap", "--log")
@@ -76,8 +77,9 @@ def test_files_that_are_no_logs(logged: Path, how: str) -> None:
     if how == "token":
         path = os.path.relpath(secret, logs)
         shutil.move(secret, logged / "secret.log")
-        subprocess.run(["sqlite3", STORE, f"UPDATE run_process SET token = '{path}'"], check=False)
-        rows(logged, "UPDATE run_process SET token = ?", (path,))
+        with sqlite3.connect(logged / STORE) as connection:
+            connection.execute("UPDATE run_process SET token = ?", (path,))
+        connection.close()
     elif how == "folder":
         logs.rename(logged / "moved")
         logs.symlink_to(logged / "moved")

@@ -62,7 +62,7 @@ def shown(text: str, step: int = 1 << 20) -> list[str]:
     return told
 
 
-@pytest.mark.parametrize(("text", "lines"), SHOWN, ids=lambda value: None)
+@pytest.mark.parametrize(("text", "lines"), SHOWN, ids=range(len(SHOWN)))
 def test_shown(text: str, lines: list[str] | None) -> None:
     """Each sequence does what a terminal does, in whatever pieces it comes."""
     assert shown(text) == shown(text, 1) == shown(text, 3)
