@@ -26,7 +26,8 @@ def why(run: str, as_json: bool) -> None:
     view = find_run(run)
     account = account_of(view.detail, view.verdict, name=output.run_name(view))
     if as_json:
-        last = {name.replace(" ", "_"): lines for name, lines in _last_lines(view).items()}
+        found = _last_lines(view)
+        last = {name.replace(" ", "_"): found.get(name) for name in _HEADINGS.values()}
         output.print_json({**output.run_as_json(view), "why": {**asdict(account), **last}})
     else:
         _print(account)

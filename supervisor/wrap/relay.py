@@ -252,7 +252,8 @@ class Relay:
 
     def _stop(self, number: int) -> None:
         """Stop along with the agent, as its terminal would have stopped our group; go on when we are continued."""
-        while self._move_now(self._output, SETTLE):
+        until = time.monotonic() + LAST
+        while self._move_now(self._output, SETTLE) and time.monotonic() < until:
             pass
         was_ours = self._outer.is_ours
         self._outer.give_back()

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 _STREAMS = {1: OUTPUT, 2: ERRORS}
 _F_SETPIPE_SZ = 1031
 
+_MOST_HELD = 1024 * 1024
+"""Bytes that a pipe of ours holds at most (pipe(7), pipe-max-size)."""
+
 
 def redirected() -> list[int]:
     """Return which of stdout and stderr lead elsewhere than to a terminal.
@@ -84,8 +87,9 @@ class Tee:
     def drain(self) -> None:
         """Pass on what stands in the pipes, as far as it is taken at once."""
         for channel in self._channels:
-            while not channel.is_full and not channel.ended and channel.read():
-                pass
+            for _ in range(_MOST_HELD // PIECE):  # more is not the agent's, but of those it has left behind
+                if channel.is_full or channel.broken or not channel.read():
+                    break
 
     def close(self) -> None:
         """Leave the pipes to a process that goes on as long as anybody has them: what the agent has left behind.
