@@ -64,8 +64,8 @@ def get_db(base_dir: str | os.PathLike[str] | None = None) -> Store:
     global _current  # noqa: PLW0603  the seed's singleton
     directory = os.path.realpath(os.fspath(base_dir) if base_dir is not None else os.getcwd())
     store = _stores.get(directory)
-    if store is None:
-        store = _stores[directory] = Store(directory, on_write=registry.announce)
+    if store is None:  # other threads may be here at this moment: setdefault gives all of them the same
+        store = _stores.setdefault(directory, Store(directory, on_write=registry.announce))
     _ = store.connection
     _current = store
     return store

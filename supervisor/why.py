@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from supervisor.models import Cause, Ending, Rank, RunDetail, RunStatus
-from supervisor.process.judge import State, Verdict
+from supervisor.process.judge import TIES, State, Verdict
 
 _CONTINUE = {
     "claude": "--continue",
@@ -229,6 +229,8 @@ def _evidence(ending: Ending) -> Iterator[str]:
         sentence = _SENTENCES.get(name)
         if sentence is not None and isinstance(value, str | int | float):
             yield _shown("", sentence.format(value=value))
+        elif name == "bound" and value in TIES:
+            yield f"the process was known by this: {TIES[value]}"
         elif name == "oom" and isinstance(value, dict) and value.keys() >= {"counter", "before", "after"}:
             yield _shown("", "{counter} rose from {before} to {after} while it died".format(**value))
         else:
@@ -248,8 +250,7 @@ def _shown(name: str, value: object) -> str:
 
 _SENTENCES = {
     "source": "its end was read from: {value}",
-    "bound": "it was tied to its process by line {value} of the table of verdicts",
-    "line": "it was judged by line {value} of the table of verdicts",
+    "line": "judged by line {value} of the table of verdicts",
     "reason": "{value}",
     "terminal_gone": "its terminal, {value}, has been closed",
     "session_gone": "its login session, {value}, has ended",

@@ -25,6 +25,17 @@ _PID_LIMIT = 1 << 31
 _ITS_OWN = frozenset({"F15", "F17", "F18", "F19"})
 """Lines that make a zombie's exit status the row's."""
 
+TIES = {
+    "F12": "a process with its pid exists, but is hidden from us",
+    "F14": "its process lives on in other threads than the first",
+    "F15": "it is the very process that was recorded",
+    "F17": "its process looks like the run's agent",
+    "F18": "a process with its pid exists; the row's start says nothing",
+    "F19": "its process is as old as the row says",
+    "F20": "its process started soon after the row was written",
+}
+"""Why a process is taken for a run's, by the line that decided it."""
+
 
 class State(StrEnum):
     """What is known about an agent now."""
@@ -144,7 +155,7 @@ def judge(
         return _unknown("F10", "the kernel does not say whether it exists; it may be ending")
     if facts.stat is None:
         same = _same_process(stamp, facts, scene)
-        return _alive("F12", "a process with its pid exists, but is hidden from us", identified=same is True)
+        return _alive("F12", identified=same is True)
     named = _judge_identity(stamp, start, facts, scene, signature)
     if named.line == "F21" and not namespace_proven:
         named = _unproven_reuse(named.reason)
@@ -152,8 +163,7 @@ def judge(
         identified = named.line in _ITS_OWN
         return Verdict(State.DEAD, "F13", "its process is a zombie", Cause.LOST, identified=identified, certain=False)
     if facts.stat.state == "Z" and not facts.stat.is_dead:
-        reason = "its process lives on in other threads than the first"
-        return _alive("F14", reason, identified=named.identified)
+        return _alive("F14", identified=named.identified)
     return named
 
 
@@ -166,17 +176,17 @@ def _judge_identity(
     """
     same, created = _same_process(stamp, facts, scene), facts.created
     if same is True:
-        return _alive("F15", "it is the very process that was recorded")
+        return _alive("F15")
     if same is False:
         return Verdict(State.DEAD, "F16", "its pid belongs to another process now", Cause.PID_REUSED)
     if signature is True:
-        return _alive("F17", "its process looks like the run's agent")
+        return _alive("F17")
     if start is None or created is None:
-        return _alive("F18", "a process with its pid exists; the row's start says nothing")
+        return _alive("F18")
     if created <= start.at + start.granularity + EARLY:
-        return _alive("F19", "its process is as old as the row says")
+        return _alive("F19")
     if created <= start.at + BEFORE_SPAWN:
-        return _alive("F20", "its process started soon after the row was written")
+        return _alive("F20")
     reason = f"the process with its pid started {created - start.at:.0f} s after the row says"
     if signature is False and start.unambiguous and not start.clock_stepped:
         reason += ", and certainly is no agent"
@@ -212,8 +222,8 @@ def _differ(stamped: object, ours: object) -> bool:
     return stamped is not None and ours is not None and stamped != ours
 
 
-def _alive(line: str, reason: str, *, identified: bool = True) -> Verdict:
-    return Verdict(State.ALIVE, line, reason, bind=True, identified=identified)
+def _alive(line: str, *, identified: bool = True) -> Verdict:
+    return Verdict(State.ALIVE, line, TIES[line], bind=True, identified=identified)
 
 
 def _unknown(line: str, reason: str) -> Verdict:

@@ -666,15 +666,22 @@ def test_threads(project: Path, project_id: int) -> None:
     assert all(run.status is RunStatus.COMPLETED for run in runs)
 
 
-def test_threads_make_a_fresh_store_at_once(project: Path) -> None:
-    """Threads of one process that all are the first to use a store make one."""
+def test_threads_make_a_fresh_store_at_once(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threads of one process that all are the first to use a store make one, and share it."""
     barrier = threading.Barrier(8)
 
-    def use(number: int) -> None:
+    def slowly(directory: str, **options: Callable[[str, bool], None]) -> Store:
         barrier.wait(10)
+        return Store(directory, on_write=options["on_write"])
+
+    monkeypatch.setattr(db, "Store", slowly)
+
+    def use(number: int) -> Store:
+        store = get_db()
         upsert_project(dir=f"/{number}", cmd="claude")
-        get_db().close()
+        store.close()
+        return store
 
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(use, range(8)))
+        assert len(set(pool.map(use, range(8)))) == 1
     assert {known.dir for known in get_all_projects()} == {f"/{number}" for number in range(8)}
