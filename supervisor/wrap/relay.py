@@ -24,7 +24,7 @@ from supervisor.wrap.capture import Copy
 from supervisor.wrap.channel import TERMINAL_PIECE, Channel, Waiter, own_description, wanted_of
 from supervisor.wrap.pending import LOOK_EVERY, PendingSignals
 from supervisor.wrap.signals import send, stop_like
-from supervisor.wrap.terminal import Terminal
+from supervisor.wrap.terminal import Terminal, is_same
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -72,7 +72,8 @@ class Relay:
 
     def fork(self) -> int:
         """Fork the shim, and by it the agent; the child's streams are the terminal of its own."""
-        if self._outer.is_ours:
+        self._was_ours = self._outer.is_ours
+        if self._was_ours:
             termios.tcsetattr(self._slave, termios.TCSANOW, self._outer.settings)
         self._resize()
         self._report, report = os.pipe()
@@ -119,24 +120,15 @@ class Relay:
 
     def drain(self) -> None:
         """Show what the agent has left unread, then give the terminal back."""
-        began = heard = time.monotonic()
-        while not self._output.ended:
-            now = time.monotonic()
-            if not self._output.is_full and (now - heard > QUIET or now - began > LAST):
-                break
-            ready = self._wait([self._output], QUIET)
-            if self._output.source in ready or self._output.target in ready:
-                heard = time.monotonic()
-            self._move(self._output, ready)
-            if self._is_told_to_give_up():
-                break
-        while self._output.is_full and not self._is_told_to_give_up():
-            self._move(self._output, self._wait([self._output], None))
-        if self._status is not None and (os.WIFSIGNALED(self._status) or os.WEXITSTATUS(self._status) > 128):
+        self._show_the_rest()
+        status = self._status or 0
+        if os.WIFSIGNALED(status) or os.WEXITSTATUS(status) > 128:
             try:  # noqa: SIM105  as everywhere here
                 os.write(self._output.target, modes.undoing(self._flags))
             except OSError:  # hung up
                 pass
+        if status == 0 and self._was_ours and self._master >= 0:
+            self._outer.settings = termios.tcgetattr(self._master)  # an agent that ended well has meant it: stty is one
         self._outer.give_back()
         if self._master >= 0:
             os.close(self._master)
@@ -146,6 +138,17 @@ class Relay:
             pass
         os.close(self._control)
         os.waitpid(self._shim, 0)
+
+    def _show_the_rest(self) -> None:
+        began = heard = time.monotonic()
+        while not self._output.ended or self._output.is_full:
+            now = time.monotonic()
+            if not self._output.is_full and (now - heard > QUIET or now - began > LAST):
+                return  # those that the agent has left behind keep its terminal open
+            if self._move_now(self._output, QUIET):
+                heard = time.monotonic()
+            if self._is_told_to_give_up():
+                return
 
     def close(self) -> None:
         """Close the log, and say what has gone wrong with it."""
@@ -159,7 +162,7 @@ class Relay:
         try:
             for descriptor in (self._master, self._report, self._control):
                 os.close(descriptor)
-            agent = shim.fork_agent(self._slave, with_errors=_is_same_terminal(1, 2))
+            agent = shim.fork_agent(self._slave, with_errors=is_same(1, 2))
             if agent:
                 shim.attend(
                     agent,
@@ -269,7 +272,7 @@ class Relay:
     def _move_now(self, channel: Channel, timeout: float) -> bool:
         ready = self._wait([channel], timeout)
         self._move(channel, ready)
-        return channel.source in ready and not channel.ended
+        return (channel.source in ready or channel.target in ready) and not channel.ended
 
     def _send_to_group(self, number: int) -> None:
         try:
@@ -344,7 +347,3 @@ class Relay:
             if received.number in _GIVE_UP:
                 return True
         return False
-
-
-def _is_same_terminal(first: int, second: int) -> bool:
-    return os.isatty(second) and os.fstat(first).st_rdev == os.fstat(second).st_rdev

@@ -130,10 +130,10 @@ def _leave(agent: int, slave: int, control: int) -> bool:
 
 
 def _put_right(outer: int, settings: Settings, flags: Flags) -> None:
-    """Give the person's terminal back, unless the shell has done so: the relay was killed."""
+    """Give the person's terminal back, for the relay was killed; a shell restores only settings, maybe first."""
     try:
+        os.write(outer, undoing(flags))
         if is_raw(termios.tcgetattr(outer)):
-            os.write(outer, undoing(flags))
             put_back(outer, settings)
     except (OSError, termios.error):
         return

@@ -66,6 +66,11 @@ class Terminal:
             return bytes(8)
 
 
+def is_same(first: int, second: int) -> bool:
+    """Tell whether the second of two descriptors leads to the terminal of the first."""
+    return os.isatty(second) and os.fstat(first).st_rdev == os.fstat(second).st_rdev
+
+
 def put_back(descriptor: int, settings: Settings) -> None:
     """Set a terminal, if it is still there."""
     try:

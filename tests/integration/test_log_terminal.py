@@ -144,6 +144,15 @@ def test_ctrl_z_where_nobody_would_continue(project: Path, processes: Processes)
         assert terminal.program.wait(20) == 0
 
 
+def test_settings_that_an_agent_leaves(project: Path, processes: Processes) -> None:
+    """What an agent that ends well has set its terminal to, as by stty, the person's is set to, too; else nothing."""
+    script = '"$@" stty -icanon; "$@" sh -c "stty -onlcr; exit 1"; stty -a'
+    with Terminal(processes, "sh", "-c", script, "sh", *LOGGED) as terminal:
+        shown = terminal.rest().split()
+    assert b"-icanon" in shown
+    assert b"onlcr" in shown
+
+
 def test_killed_agent(project: Path, processes: Processes) -> None:
     """What a killed agent did to the terminal is undone: its screen, mouse, cursor and settings."""
     with Terminal(processes, *LOGGED, "sh", "-c", f"{DRAWS} kill -KILL $$") as terminal:
