@@ -60,11 +60,10 @@ class Relay:
         self._flags = memoryview(mmap.mmap(-1, modes.SIZE))
         """Shared with the shim, which undoes them where we cannot."""
         self._modes = modes.Modes(self._flags)
-        self._size = b""
+        self._size = self._reports = b""
         self._agent = self._shim = 0
         self._report, self._control = -1, -1
         self._status: int | None = None
-        self._reports = b""
         self._is_hung_up = self._has_sent_hang_up = False
         self._pidfd: int | None = None
         self._waiter = Waiter()
@@ -252,6 +251,8 @@ class Relay:
             send(self._agent, number)
         if number == signal.SIGHUP:
             self._has_sent_hang_up = True
+            if by_kernel:
+                self._send_to_group(signal.SIGCONT)
 
     def _stop(self, number: int) -> None:
         """Stop along with the agent, as its terminal would have stopped our group; go on when we are continued."""

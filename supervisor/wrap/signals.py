@@ -74,6 +74,9 @@ def wait_for(
             due = None if pause is None else time.monotonic() + pause
         elif _is_to_be_passed_on(received, agent):
             send(agent, received.number)
+            if received.number == signal.SIGHUP and received.code > 0:
+                # The kernel's SIGCONT that comes with it may be lost: a stop of our own discards it (signal(7)).
+                send(agent, signal.SIGCONT)
     return status
 
 

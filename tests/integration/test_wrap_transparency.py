@@ -38,14 +38,14 @@ def report(project: Path, *prefix: str, **options: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("options", [{}, {"start_new_session": True}, {"process_group": 0}], ids=str)
-def test_surroundings(project: Path, processes: Processes, options: dict[str, Any], wrap: tuple[str, ...]) -> None:
+def test_surroundings(project: Path, processes: Processes, options: dict[str, Any]) -> None:
     """The agent has the directory, umask, process group, session and descriptors that wrap was started with."""
     reader, writer = os.pipe()
     given = {"umask": 0o027, "pass_fds": (reader, 40), "stdin": subprocess.DEVNULL}
     os.dup2(writer, 40)
     try:
         direct = report(project, **given)
-        wrapper = processes.start(*wrap, *agent("report", "told", "await", "go"), **given, **options)
+        wrapper = processes.start(*WRAP, *agent("report", "told", "await", "go"), **given, **options)
     finally:
         for descriptor in (reader, writer, 40):
             os.close(descriptor)
@@ -145,11 +145,11 @@ def signals_of(*prefix: str, **options: Any) -> dict[str, str]:
 @pytest.mark.parametrize(
     "ignored", [(), (signal.SIGINT, signal.SIGHUP), (signal.SIGCHLD,), (signal.SIGTSTP, signal.SIGTTOU)], ids=str
 )
-def test_mask_and_ignored_signals(project: Path, ignored: tuple[int, ...], wrap: tuple[str, ...]) -> None:
+def test_mask_and_ignored_signals(project: Path, ignored: tuple[int, ...]) -> None:
     """The agent blocks and ignores what wrap was started with; wrap learns its end even where SIGCHLD is ignored."""
     given: dict[str, Any] = {"preexec_fn": ignoring(*ignored)}
-    assert signals_of(*wrap, **given) == signals_of(**given)
-    assert subprocess.run([*wrap, "sh", "-c", "exit 5"], check=False, **given).returncode == 5
+    assert signals_of(*WRAP, **given) == signals_of(**given)
+    assert subprocess.run([*WRAP, "sh", "-c", "exit 5"], check=False, **given).returncode == 5
     assert [run["exit_code"] for run in recorded_runs(project)] == [0, 5]
 
 
@@ -203,9 +203,9 @@ def test_signals_to_the_wrapper_alone(project: Path, processes: Processes, wrap:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
-def test_signals_are_obeyed(project: Path, processes: Processes, number: signal.Signals, wrap: tuple[str, ...]) -> None:
+def test_signals_are_obeyed(project: Path, processes: Processes, number: signal.Signals) -> None:
     """The wrapper outlives a signal that ends its agent until that is recorded, and then ends by it."""
-    wrapper = processes.start(*wrap, *agent("touch", "up", "await", "never"), start_new_session=True)
+    wrapper = processes.start(*WRAP, *agent("touch", "up", "await", "never"), start_new_session=True)
     wait_until((project / "up").exists)
     wrapper.send_signal(number)
     assert wrapper.wait(20) == -number
