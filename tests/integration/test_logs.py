@@ -10,7 +10,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from kit import COMMAND, Processes, run_ours
+from kit import COMMAND, Ask, Processes, run_ours
 from wrapping import STORE, Terminal, agent, logs_of, recorded_run
 
 LOGGED = (*COMMAND, "wrap", "--log")
@@ -24,18 +24,18 @@ def logged(project: Path) -> Path:
     return project
 
 
-def test_rendered(logged: Path) -> None:
+def test_rendered(logged: Path, ask: Ask) -> None:
     """Control sequences are rendered away; stdout's log goes to stdout, stderr's to stderr."""
-    shown = run_ours("logs", ".")
-    assert (shown.returncode, shown.stdout, shown.stderr) == (0, "1\n2\n3\n4\n5\n", "bad\nworse\n")
-    assert run_ours("logs", "1").stdout == shown.stdout
+    shown = ask("logs", ".")
+    assert (shown.code, shown.out, shown.err) == (0, "1\n2\n3\n4\n5\n", "bad\nworse\n")
+    assert ask("logs", "1").out == shown.out
 
 
-def test_last_lines(logged: Path) -> None:
+def test_last_lines(logged: Path, ask: Ask) -> None:
     """-n shows the last lines of each stream, with --raw as they were written."""
-    shown = run_ours("logs", "-n", "2", ".")
-    assert (shown.stdout, shown.stderr) == ("4\n5\n", "bad\nworse\n")
-    assert run_ours("logs", "-n", "0", ".").stdout == ""
+    shown = ask("logs", "-n", "2", ".")
+    assert (shown.out, shown.err) == ("4\n5\n", "bad\nworse\n")
+    assert ask("logs", "-n", "0", ".").out == ""
     assert run_ours("logs", "--raw", "-n", "1", ".").stdout == "\x1b[35m5\x1b[m \a\n"
 
 
@@ -45,30 +45,30 @@ def test_raw(logged: Path) -> None:
     assert {"log": written.stdout, "err.log": written.stderr} == logs_of(logged)
 
 
-def test_why(logged: Path) -> None:
+def test_why(logged: Path, ask: Ask) -> None:
     """Why shows the last lines of the logs, in words and as JSON."""
-    told = run_ours("why", ".").stdout
+    told = ask("why", ".").out
     assert told.endswith("last output:\n  1\n  2\n  3\n  4\n  5\n\nlast errors:\n  bad\n  worse\n")
-    assert json.loads(run_ours("why", ".", "--json").stdout)["why"]["last_errors"] == ["bad", "worse"]
+    assert json.loads(ask("why", ".", "--json").out)["why"]["last_errors"] == ["bad", "worse"]
 
 
-def test_deleted_with_the_run(logged: Path) -> None:
+def test_deleted_with_the_run(logged: Path, ask: Ask) -> None:
     """With a run its logs are deleted."""
-    assert run_ours("runs", "rm", ".").returncode == 0
+    assert ask("runs", "rm", ".").code == 0
     assert list((logged / ".agent-yes" / "logs").iterdir()) == []
 
 
-def test_no_log(project: Path) -> None:
+def test_no_log(project: Path, ask: Ask) -> None:
     """A run without a log is a user's error in one line, with the remedy."""
     run_ours("wrap", "true")
-    shown = run_ours("logs", ".")
-    assert (shown.returncode, shown.stdout) == (1, "")
-    assert shown.stderr.endswith("has no log; start agents with: agent-yes-supervise wrap --log CLI\n")
-    assert "last" not in run_ours("why", ".").stdout
+    shown = ask("logs", ".")
+    assert (shown.code, shown.out) == (1, "")
+    assert shown.err.endswith("has no log; start agents with: agent-yes-supervise wrap --log CLI\n")
+    assert "last" not in ask("why", ".").out
 
 
 @pytest.mark.parametrize("how", ["token", "link", "fifo", "folder"])
-def test_files_that_are_no_logs(logged: Path, how: str) -> None:
+def test_files_that_are_no_logs(logged: Path, ask: Ask, how: str) -> None:
     """Nothing but a log is read, whatever a store or its folder holds instead."""
     secret = logged / "secret"
     secret.write_text("the secret\n")
@@ -86,9 +86,9 @@ def test_files_that_are_no_logs(logged: Path, how: str) -> None:
     else:
         log.unlink()
         log.symlink_to(secret) if how == "link" else os.mkfifo(log)
-    shown = run_ours("logs", ".")
-    assert (shown.returncode, shown.stdout, shown.stderr.count("\n")) == (1, "", 1)
-    assert "secret" not in run_ours("why", ".").stdout.partition("last")[2]
+    shown = ask("logs", ".")
+    assert (shown.code, shown.out, shown.err.count("\n")) == (1, "", 1)
+    assert "secret" not in ask("why", ".").out.partition("last")[2]
 
 
 def test_follow(project: Path, processes: Processes) -> None:
@@ -106,7 +106,7 @@ def test_follow(project: Path, processes: Processes) -> None:
     assert (reader.stdout.read(), reader.wait(20)) == ("", 0)
 
 
-def test_full_screen_program(project: Path, processes: Processes) -> None:
+def test_full_screen_program(project: Path, processes: Processes, ask: Ask) -> None:
     """Of a program on the alternate screen its last picture is shown, as wide as its terminal was."""
     draw = r"printf 'before\n\033[?1049h\033[H\033[2Jdraft\033[1;1Hfinal\033[2;98Hedges\033[?1049lafter\n'"
     with Terminal(processes, "sh", "-c", 'read go; "$@"', "sh", *LOGGED, "sh", "-c", draw) as terminal:
@@ -114,4 +114,4 @@ def test_full_screen_program(project: Path, processes: Processes) -> None:
         terminal.type("go\n")
         terminal.rest()
     assert recorded_run(project)["exit_code"] == 0
-    assert run_ours("logs", ".").stdout == f"before\nfinal\n{' ' * 97}edg\nes\nafter\n"
+    assert ask("logs", ".").out == f"before\nfinal\n{' ' * 97}edg\nes\nafter\n"
