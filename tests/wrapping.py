@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import pty
+import re
 import select
 import shutil
 import sqlite3
@@ -78,6 +79,15 @@ def children(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
+def logs_of(project: Path) -> dict[str, bytes]:
+    """Return what is in the logs of a project's only run, by the end of their names; without marks of sizes."""
+    token = recorded_run(project)["token"]
+    files = sorted((project / ".agent-yes" / "logs").iterdir())
+    assert all(path.name.startswith(f"{token}.") for path in files)
+    found = {path.name.partition(".")[2]: path.read_bytes() for path in files}
+    return {stream: re.sub(rb"\x1b\]7749;\d+;\d+\x07", b"", text) for stream, text in found.items()}
+
+
 class Terminal:
     """A terminal, and a program that leads the session on it; what is typed is not echoed."""
 
@@ -104,9 +114,22 @@ class Terminal:
     def __exit__(self, *_: object) -> None:
         self.hang_up()
 
-    def type(self, keys: str) -> None:
+    def type(self, keys: str | bytes) -> None:
         """Press keys."""
-        os.write(self._master, keys.encode())
+        os.write(self._master, keys if isinstance(keys, bytes) else keys.encode())
+
+    def settings(self) -> list[Any]:
+        """Return what the terminal is set to."""
+        return termios.tcgetattr(self._master)
+
+    def rest(self) -> bytes:
+        """Return all that is shown until the program has left the terminal."""
+        shown, self._unseen = [self._unseen], b""
+        while True:
+            try:
+                shown.append(os.read(self._master, 65536))
+            except OSError:
+                return b"".join(shown)
 
     def expect(self, text: str, timeout: float = 20.0) -> str:
         """Wait until a text is shown that has not been expected before; return what was shown before it."""

@@ -12,6 +12,7 @@ import click
 
 from supervisor import __version__
 from supervisor.cli.daemon import daemon, scan
+from supervisor.cli.logs import logs
 from supervisor.cli.ls import ls
 from supervisor.cli.projects import projects
 from supervisor.cli.runs import runs
@@ -62,7 +63,7 @@ def cli() -> None:
     """Supervise AI agent CLIs: know what runs, how each run ended, and why."""
 
 
-for _command in (wrap, daemon, scan, ls, why, stop, kill, runs, projects, stores):
+for _command in (wrap, daemon, scan, ls, why, logs, stop, kill, runs, projects, stores):
     cli.add_command(_command)
 
 

@@ -10,6 +10,7 @@ from supervisor.cli import output, texts
 from supervisor.cli.listing import print_runs
 from supervisor.cli.options import MOMENT, json_option, limit_option
 from supervisor.errors import SuperviseError
+from supervisor.log import folder
 from supervisor.models import RunStatus
 from supervisor.store.store import Store
 from supervisor.views import (
@@ -91,7 +92,7 @@ def show(run: str, as_json: bool) -> None:
 @click.argument("run", nargs=-1, required=True)
 @click.option("--force", is_flag=True, help="Also runs that may still be running.")
 def rm(run: tuple[str, ...], force: bool) -> None:
-    """Delete runs from their stores. The agents themselves are left alone."""
+    """Delete runs from their stores, and their logs. The agents themselves are left alone."""
     views = {view.key: view for view in map(find_run, run)}
     for view in views.values():
         if view.may_run and not force:
@@ -99,7 +100,17 @@ def rm(run: tuple[str, ...], force: bool) -> None:
     for view in views.values():
         with usable(Store(view.directory, create=False, timeout=TIMEOUT)) as store:
             store.delete_run(view.detail.run.id)
+        _remove_logs(view)
         click.echo(f"deleted {output.clean(output.run_name(view))}", err=True)
+
+
+def _remove_logs(view: RunView) -> None:
+    process = view.detail.process
+    if process is not None and process.token is not None and folder.is_token(process.token):
+        try:
+            folder.remove(view.directory, process.token)
+        except (OSError, SuperviseError) as error:
+            output.print_troubles([error])
 
 
 def _list(

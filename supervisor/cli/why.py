@@ -8,8 +8,14 @@ import click
 
 from supervisor.cli import output
 from supervisor.cli.options import json_option
-from supervisor.views import find_run
+from supervisor.errors import SuperviseError
+from supervisor.log.folder import ERRORS, OUTPUT, is_token
+from supervisor.views import RunView, find_run
 from supervisor.why import Account, account_of
+
+_LAST_LINES = 10
+_HEADINGS = {OUTPUT: "last output", ERRORS: "last errors"}
+"""How the logs of a run are called, by stream."""
 
 
 @click.command
@@ -20,9 +26,29 @@ def why(run: str, as_json: bool) -> None:
     view = find_run(run)
     account = account_of(view.detail, view.verdict, name=output.run_name(view))
     if as_json:
-        output.print_json({**output.run_as_json(view), "why": asdict(account)})
+        found = _last_lines(view)
+        last = {name.replace(" ", "_"): found.get(name) for name in _HEADINGS.values()}
+        output.print_json({**output.run_as_json(view), "why": {**asdict(account), **last}})
     else:
         _print(account)
+        for name, lines in _last_lines(view).items():
+            click.echo(f"\n{name}:")
+            for line in lines:
+                click.echo(f"  {output.clean(line)}")
+
+
+def _last_lines(view: RunView) -> dict[str, list[str]]:
+    """Return what the agent wrote last, as far as that was logged and can be read."""
+    from supervisor.log.lines import last_lines  # noqa: PLC0415  most runs have no log
+
+    process = view.detail.process
+    if process is None or process.token is None or not is_token(process.token):
+        return {}
+    try:
+        found = last_lines(view.directory, process.token, _LAST_LINES)
+    except (OSError, SuperviseError):
+        return {}
+    return {_HEADINGS[stream]: lines for stream, lines in found.items() if lines}
 
 
 def _print(account: Account) -> None:

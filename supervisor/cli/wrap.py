@@ -23,9 +23,11 @@ def _parameters() -> list[click.Parameter]:
     return [*options, words]
 
 
-def request_of(*, command: tuple[str, ...], project: str | None, prompt: str | None, default: bool | None) -> Request:
+def request_of(
+    *, command: tuple[str, ...], project: str | None, prompt: str | None, default: bool | None, log: bool | None
+) -> Request:
     """Return what click has parsed in the words of the fast parser."""
-    return Request(command=list(command), project=project, prompt=prompt, default=bool(default))
+    return Request(command=list(command), project=project, prompt=prompt, default=bool(default), log=bool(log))
 
 
 @click.pass_context

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import NoReturn
 
+    from supervisor.wrap.capture import Capture
+
 TOKEN_VARIABLE = "AGENT_YES_RUN"  # noqa: S105  a name
 """The environment variable that carries a run's token to its agent and all that the agent starts."""
 
@@ -47,7 +49,9 @@ def say(message: str) -> None:
         pass
 
 
-def launch(command: list[str], *, directory: str | None, prompt: str | None, default: bool) -> NoReturn:
+def launch(
+    command: list[str], *, directory: str | None, prompt: str | None, default: bool, log: bool = False
+) -> NoReturn:
     """Run a command under a record in the store of ``directory``, and end as it ends.
 
     Args:
@@ -55,12 +59,14 @@ def launch(command: list[str], *, directory: str | None, prompt: str | None, def
         directory: the project's physical directory, None where there is none to record the run in.
         prompt: what to store as the project's prompt, None for no change.
         default: whether the command becomes the project's own.
+        log: whether what the agent writes is kept in a log.
     """
     token = os.urandom(16).hex()
     environment = {**_inherited_environment(), TOKEN_VARIABLE: token}
     try:
         _keep_standard_descriptors_free()
-        child = _Child(command, environment)
+        capture = _capture() if log and directory is not None else None
+        child = _Child(command, environment, capture.fork if capture else os.fork)
     except OSError as error:
         say(f"this run is not recorded: no process or descriptor is to be had ({error.strerror})")
         _become(command, environment)
@@ -84,27 +90,40 @@ def launch(command: list[str], *, directory: str | None, prompt: str | None, def
         record.begin()
     except Exception as error:  # noqa: BLE001  no trouble of ours may keep the agent from starting
         say(f"this run is not recorded: {str(error) or type(error).__name__}")
+    if capture is not None and directory is not None:
+        capture.open(directory, token)
     child.release()
-    status = wait_for(child.pid, after=CALM_AFTER, attend=record.attend if record else lambda: None)
+    wait = capture.wait_for if capture else wait_for
+    status = wait(child.pid, after=CALM_AFTER, attend=record.attend if record else lambda: None)
     ended_at = time.time()
+    if capture is not None:
+        capture.drain()
     refused = child.refusal()
     if refused is not None:
         _say_refused(command[0], refused)
     if record is not None:
         record.finish(status, ended_at=ended_at, refused=refused)
+    if capture is not None:
+        capture.close()
     end_as(status)
+
+
+def _capture() -> Capture | None:
+    from supervisor.wrap.capture import capture_for  # noqa: PLC0415  a run without a log does not pay for it
+
+    return capture_for(say)
 
 
 class _Child:
     """The agent-to-be: forked at once, waiting for its row."""
 
-    def __init__(self, command: list[str], environment: dict[str, str]) -> None:
+    def __init__(self, command: list[str], environment: dict[str, str], fork: Callable[[], int]) -> None:
         self._errors, errors = os.pipe()
         gate, self._gate = os.pipe()
         # Last before the fork: what the terminal sends to the group in between would reach the wrapper only.
         inherited = Inherited()
         try:
-            self.pid = os.fork()
+            self.pid = fork()
         except OSError:
             inherited.restore()
             raise

@@ -48,7 +48,13 @@ class Inherited:
         signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
 
 
-def wait_for(agent: int, *, after: float, attend: Callable[[], float | None]) -> int:
+def wait_for(
+    agent: int,
+    *,
+    after: float,
+    attend: Callable[[], float | None],
+    next_signal: Callable[[float | None], Received | None] | None = None,
+) -> int:
     """Wait for the agent to end, passing on signals and stopping along with it; return its wait(2) status.
 
     Args:
@@ -56,15 +62,21 @@ def wait_for(agent: int, *, after: float, attend: Callable[[], float | None]) ->
         after: seconds to the first call of ``attend``.
         attend: does work meanwhile; returns the seconds to its next call, None when there is no more: then nothing
             but signals wakes the wrapper.
+        next_signal: waits for the next signal, None if there is none for so many seconds; for those who do more
+            than wait meanwhile.
     """
+    next_signal = next_signal or _next_signal
     due: float | None = time.monotonic() + after
     while (status := _ended(agent)) is None:
-        received = _next_signal(None if due is None else max(0.0, due - time.monotonic()))
+        received = next_signal(None if due is None else max(0.0, due - time.monotonic()))
         if received is None:
             pause = attend()
             due = None if pause is None else time.monotonic() + pause
         elif _is_to_be_passed_on(received, agent):
-            _send(agent, received.number)
+            send(agent, received.number)
+            if received.number == signal.SIGHUP and received.code > 0:
+                # The kernel's SIGCONT that comes with it may be lost: a stop of our own discards it (signal(7)).
+                send(agent, signal.SIGCONT)
     return status
 
 
@@ -83,7 +95,7 @@ def end_as(status: int) -> NoReturn:
     os._exit(os.WEXITSTATUS(status))
 
 
-class _Received:
+class Received:
     """A signal that we took, and what siginfo says of its sender; ``code`` is positive where that is the kernel."""
 
     __slots__ = ("code", "number", "sender")
@@ -100,12 +112,12 @@ def _ended(agent: int) -> int | None:
     while status is not None and (os.WIFSTOPPED(status) or os.WIFCONTINUED(status)):
         woken = False
         if os.WIFSTOPPED(status):
-            woken = _stop_like(os.WSTOPSIG(status))
+            woken = stop_like(os.WSTOPSIG(status))
         else:
-            _take(signal.SIGCONT)  # sent to the group, it would reach the agent a second time
+            take(signal.SIGCONT)  # sent to the group, it would reach the agent a second time
         status = _change(agent)
         if woken and status is None:  # who continued us has not continued the agent, but meant it
-            _send(agent, signal.SIGCONT)
+            send(agent, signal.SIGCONT)
     return status
 
 
@@ -114,12 +126,12 @@ def _change(agent: int) -> int | None:
     return status if pid else None
 
 
-def _stop_like(number: int) -> bool:
+def stop_like(number: int) -> bool:
     """Stop, so that the shell sees the job stopped; return when continued, telling whether we were stopped at all.
 
     Unlike SIGSTOP these do not stop an orphaned process group, which nobody would continue (setpgid(2), notes).
     """
-    if _take(signal.SIGCONT):  # we have been stopped with the agent and continued already
+    if take(signal.SIGCONT):  # we have been stopped with the agent and continued already
         return True
     if number == signal.SIGSTOP:
         number = signal.SIGTSTP
@@ -127,10 +139,10 @@ def _stop_like(number: int) -> bool:
     os.kill(os.getpid(), number)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})
     signal.pthread_sigmask(signal.SIG_BLOCK, {number})
-    return _take(signal.SIGCONT)
+    return take(signal.SIGCONT)
 
 
-def _take(number: int) -> bool:
+def take(number: int) -> bool:
     """Take a signal if it is pending, and tell whether it was."""
     pending = number in signal.sigpending()
     if pending:
@@ -138,7 +150,7 @@ def _take(number: int) -> bool:
     return pending
 
 
-def _next_signal(timeout: float | None) -> _Received | None:
+def _next_signal(timeout: float | None) -> Received | None:
     """Take the next signal; None if there is none for ``timeout`` seconds."""
     every = signal.valid_signals()
     if sys.platform == "darwin":
@@ -147,12 +159,12 @@ def _next_signal(timeout: float | None) -> _Received | None:
         number = signal.sigwait(every)
         if number == signal.SIGALRM:
             return None
-        return _Received(number, int(number in _FROM_TERMINAL), 0)
+        return Received(number, int(number in _FROM_TERMINAL), 0)
     info = signal.sigwaitinfo(every) if timeout is None else signal.sigtimedwait(every, timeout)
-    return None if info is None else _Received(info.si_signo, info.si_code, info.si_pid)
+    return None if info is None else Received(info.si_signo, info.si_code, info.si_pid)
 
 
-def _is_to_be_passed_on(received: _Received, agent: int) -> bool:
+def _is_to_be_passed_on(received: Received, agent: int) -> bool:
     if received.number == signal.SIGCHLD:
         return False
     if received.code > 0:  # from the kernel: all but what it sends to one process has reached the agent too
@@ -177,9 +189,10 @@ def _descends_from(agent: int, pid: int) -> bool:
     return pid == agent
 
 
-def _send(agent: int, number: int) -> None:
+def send(agent: int, number: int) -> None:
+    """Send the agent a signal; it has not been reaped, so its pid is its own."""
     try:  # noqa: SIM105  contextlib costs a wrapped agent 3 ms
-        os.kill(agent, number)  # not yet reaped, so its pid is still its own
+        os.kill(agent, number)
     except PermissionError:  # it has become another user's
         pass
 

@@ -7,15 +7,22 @@ import os
 import shlex
 import shutil
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from kit import COMMAND, Processes, wait_until
 from wrapping import Terminal, agent, is_stopped, recorded_run
 
-WRAP = (*COMMAND, "wrap")
+Words = tuple[str, ...]
+Started = Callable[..., tuple[int, int]]
 CTRL_C, CTRL_Z = "\x03", "\x1a"
+
+
+@pytest.fixture(params=[(), ("--log",)], ids=["plain", "logged"])
+def wrap(request: pytest.FixtureRequest) -> Words:
+    """Return how wrap is called: with a log the agent has a terminal of its own, and nobody is to tell."""
+    return (*COMMAND, "wrap", *request.param)
 
 
 def trapping(*names: str) -> list[str]:
@@ -23,10 +30,10 @@ def trapping(*names: str) -> list[str]:
     return [*(word for name in names for word in ("trap", name)), "say", "up"]
 
 
-def test_ctrl_c(project: Path, processes: Processes) -> None:
+def test_ctrl_c(project: Path, processes: Processes, wrap: Words) -> None:
     """Ctrl-C reaches the agent once, by the terminal alone, and the wrapper goes on."""
     steps = [*trapping("INT", "USR1"), "take", "USR1", "line", "exit", 3]
-    with Terminal(processes, *WRAP, *agent(*steps)) as terminal:
+    with Terminal(processes, *wrap, *agent(*steps)) as terminal:
         terminal.expect("up")
         terminal.type(CTRL_C)
         terminal.expect("SIGINT")
@@ -38,9 +45,9 @@ def test_ctrl_c(project: Path, processes: Processes) -> None:
     assert recorded_run(project)["exit_code"] == 3
 
 
-def test_ctrl_c_ends_the_agent(project: Path, processes: Processes) -> None:
+def test_ctrl_c_ends_the_agent(project: Path, processes: Processes, wrap: Words) -> None:
     """An agent that Ctrl-C ends is recorded as stopped by SIGINT, and wrap ends by SIGINT too."""
-    with Terminal(processes, *WRAP, *agent("say", "up", "await", "never")) as terminal:
+    with Terminal(processes, *wrap, *agent("say", "up", "await", "never")) as terminal:
         terminal.expect("up")
         terminal.type(CTRL_C)
         assert terminal.program.wait(20) == -signal.SIGINT
@@ -48,20 +55,22 @@ def test_ctrl_c_ends_the_agent(project: Path, processes: Processes) -> None:
     assert (run["status"], run["exit_code"], run["cause"]) == ("failed", 130, "stopped")
 
 
-def test_foreground(project: Path, processes: Processes) -> None:
+def test_foreground(project: Path, processes: Processes, wrap: Words) -> None:
     """The agent is in the terminal's foreground group and reads what is typed."""
-    with Terminal(processes, *WRAP, *agent("report", "told", "line", "exit", 0)) as terminal:
+    with Terminal(processes, *wrap, *agent("report", "told", "line", "exit", 0)) as terminal:
         wait_until((project / "told").exists)
         terminal.type("a line\n")
         terminal.expect("[a line]")
         assert terminal.program.wait(20) == 0
     told = json.loads((project / "told").read_text())
-    assert told["foreground"] == told["pgid"] == told["sid"] == terminal.program.pid
+    leads = told["pid"] if "--log" in wrap else terminal.program.pid
+    assert told["foreground"] == told["pgid"] == leads
+    assert told["sid"] == (told["ppid"] if "--log" in wrap else terminal.program.pid)
 
 
-def test_resize(project: Path, processes: Processes) -> None:
+def test_resize(project: Path, processes: Processes, wrap: Words) -> None:
     """A change of the window's size reaches the agent once."""
-    with Terminal(processes, *WRAP, *agent(*trapping("WINCH", "USR2"), "take", "USR2", "exit", 0)) as terminal:
+    with Terminal(processes, *wrap, *agent(*trapping("WINCH", "USR2"), "take", "USR2", "exit", 0)) as terminal:
         terminal.expect("up")
         for lines in (40, 41):
             terminal.resize(lines, 100)
@@ -72,9 +81,9 @@ def test_resize(project: Path, processes: Processes) -> None:
 
 
 @pytest.mark.parametrize("stopped", [False, True], ids=["running", "stopped"])
-def test_hang_up(project: Path, processes: Processes, stopped: bool) -> None:
+def test_hang_up(project: Path, processes: Processes, stopped: bool, wrap: Words) -> None:
     """When the terminal of a leading wrapper goes away its agent gets the hang-up, even stopped."""
-    terminal = Terminal(processes, *WRAP, *agent("say", "up", "await", "never"))
+    terminal = Terminal(processes, *wrap, *agent("say", "up", "await", "never"))
     terminal.expect("up")
     pid = recorded_run(project)["pid"]
     if stopped:
@@ -97,20 +106,25 @@ def shell(project: Path, processes: Processes) -> Iterator[Terminal]:
         yield shell
 
 
-def started(
-    shell: Terminal, project: Path, processes: Processes, *steps: str, background: bool = False
+@pytest.fixture
+def started(shell: Terminal, project: Path, processes: Processes, wrap: Words) -> Started:
+    """Return what starts an agent under wrap in the shell, waits until it is up, and returns the pids of both."""
+    return lambda *steps, background=False: _start(shell, project, processes, wrap, *steps, background=background)
+
+
+def _start(
+    shell: Terminal, project: Path, processes: Processes, wrap: Words, *steps: str, background: bool
 ) -> tuple[int, int]:
-    """Start an agent under wrap in a shell, wait until it is up, and return the pids of wrapper and agent."""
-    shell.type(shlex.join([*WRAP, *agent(*steps)]) + (" &" if background else "") + "\n")
+    shell.type(shlex.join([*wrap, *agent(*steps)]) + (" &" if background else "") + "\n")
     shell.expect("up")
     run = recorded_run(project)
     return processes.adopt(run["owner_pid"]), processes.adopt(run["pid"])
 
 
-def test_ctrl_z_and_fg(project: Path, processes: Processes, shell: Terminal) -> None:
+def test_ctrl_z_and_fg(project: Path, shell: Terminal, started: Started) -> None:
     """Ctrl-Z stops agent and wrapper, the shell sees a job stopped by the terminal, and fg brings both back, once."""
     steps = [*trapping("CONT", "USR1"), "take", "USR1", "line", "exit", "7"]
-    both = started(shell, project, processes, *steps)
+    both = started(*steps)
     for _ in range(2):
         shell.type(CTRL_Z)
         wait_until(lambda: all(map(is_stopped, both)))
@@ -123,26 +137,31 @@ def test_ctrl_z_and_fg(project: Path, processes: Processes, shell: Terminal) -> 
     assert "SIGCONT" not in shell.expect("SIGUSR1")
     shell.type("still here\n")
     shell.expect("[still here]")
+    wait_until(lambda: recorded_run(project)["exit_code"] == 7)
     shell.type('echo "shell: $?"\n')
     shell.expect("shell: 7")
-    assert recorded_run(project)["exit_code"] == 7
 
 
-def test_background_reader(project: Path, processes: Processes, shell: Terminal) -> None:
-    """An agent in the background that reads the terminal is stopped with its wrapper, and reads on after fg."""
-    both = started(shell, project, processes, "say", "up", "line", "exit", "7", background=True)
-    wait_until(lambda: all(map(is_stopped, both)))
+def test_background_reader(project: Path, shell: Terminal, started: Started, wrap: Words) -> None:
+    """An agent in the background reads nothing of what is typed for the shell, and reads on after fg."""
+    both = started("say", "up", "line", "exit", "7", background=True)
+    if "--log" not in wrap:  # its own terminal has no other reader
+        wait_until(lambda: all(map(is_stopped, both)))
+    shell.type('echo "the shell obeys"\n')
+    shell.expect("the shell obeys")
     shell.type("fg\n")
+    shell.expect("fake_agent.py")
     wait_until(lambda: not any(map(is_stopped, both)))
     shell.type("a line\n")
     shell.expect("[a line]")
+    wait_until(lambda: recorded_run(project)["exit_code"] == 7)
     shell.type('echo "shell: $?"\n')
     shell.expect("shell: 7")
 
 
-def test_stopped_alone(project: Path, processes: Processes, shell: Terminal) -> None:
+def test_stopped_alone(project: Path, shell: Terminal, started: Started) -> None:
     """An agent that somebody stops with SIGSTOP gives the shell its terminal back, as without wrap."""
-    both = started(shell, project, processes, *trapping("CONT"), "line", "exit", "7")
+    both = started(*trapping("CONT"), "line", "exit", "7")
     os.kill(both[1], signal.SIGSTOP)
     wait_until(lambda: all(map(is_stopped, both)))
     shell.type('echo "the shell obeys"\n')
@@ -154,9 +173,9 @@ def test_stopped_alone(project: Path, processes: Processes, shell: Terminal) -> 
 
 
 @pytest.mark.parametrize("background", [False, True], ids=["foreground", "background"])
-def test_hang_up_under_a_shell(project: Path, processes: Processes, shell: Terminal, background: bool) -> None:
+def test_hang_up_under_a_shell(project: Path, shell: Terminal, started: Started, background: bool) -> None:
     """When the terminal of the shell goes away the agent's end by the hang-up is recorded by its wrapper."""
-    wrapper, _ = started(shell, project, processes, "say", "up", "await", "never", background=background)
+    wrapper, _ = started("say", "up", "await", "never", background=background)
     shell.hang_up()
     wait_until(lambda: recorded_run(project)["status"] != "running")
     run = recorded_run(project)
@@ -164,9 +183,9 @@ def test_hang_up_under_a_shell(project: Path, processes: Processes, shell: Termi
     assert (run["settled_by"], run["owner_pid"]) == ("wrap", wrapper)
 
 
-def test_hang_up_that_the_agent_outlives(project: Path, processes: Processes, shell: Terminal) -> None:
+def test_hang_up_that_the_agent_outlives(project: Path, shell: Terminal, started: Started) -> None:
     """An agent that goes on after a hang-up keeps its wrapper, and how it ends later is recorded."""
-    started(shell, project, processes, "ignore", "HUP", "say", "up", "await", "go", "exit", "7")
+    started("ignore", "HUP", "say", "up", "await", "go", "exit", "7")
     shell.hang_up()
     shell.program.wait(20)
     assert recorded_run(project)["status"] == "running"

@@ -21,6 +21,12 @@ TOKEN = "AGENT_YES_RUN"
 WRAP = (*COMMAND, "wrap")
 
 
+@pytest.fixture(params=[(), ("--log",)], ids=["plain", "logged"])
+def wrap(request: pytest.FixtureRequest) -> tuple[str, ...]:
+    """Return how wrap is called: with a log the agent's streams are pipes, and all else is as without."""
+    return (*WRAP, *request.param)
+
+
 def report(project: Path, *prefix: str, **options: Any) -> dict[str, Any]:
     """Return what an agent inherits that is started behind this prefix."""
     told = project / "told"
@@ -110,10 +116,10 @@ def test_closed_standard_descriptors(project: Path, closed: tuple[int, ...]) -> 
     assert recorded_runs(project)[1]["cause"] == "not-started"
 
 
-def test_bytes_pass_through(project: Path) -> None:
+def test_bytes_pass_through(project: Path, wrap: tuple[str, ...]) -> None:
     """Megabytes of all 256 bytes pass from stdin through the agent to stdout unchanged."""
     sent = bytes(range(256)) * 4 + os.urandom(4 << 20)
-    received = subprocess.run([*WRAP, "cat"], input=sent, stdout=subprocess.PIPE, check=True).stdout
+    received = subprocess.run([*wrap, "cat"], input=sent, stdout=subprocess.PIPE, check=True).stdout
     assert hashlib.sha256(received).digest() == hashlib.sha256(sent).digest()
 
 
@@ -143,7 +149,7 @@ def test_mask_and_ignored_signals(project: Path, ignored: tuple[int, ...]) -> No
     """The agent blocks and ignores what wrap was started with; wrap learns its end even where SIGCHLD is ignored."""
     given: dict[str, Any] = {"preexec_fn": ignoring(*ignored)}
     assert signals_of(*WRAP, **given) == signals_of(**given)
-    assert run_ours("wrap", "sh", "-c", "exit 5", **given).returncode == 5
+    assert subprocess.run([*WRAP, "sh", "-c", "exit 5"], check=False, **given).returncode == 5
     assert [run["exit_code"] for run in recorded_runs(project)] == [0, 5]
 
 
@@ -184,10 +190,10 @@ def lines_of(process: subprocess.Popen[str]) -> Callable[[], str]:
     return lambda: stream.readline().rstrip("\n")
 
 
-def test_signals_to_the_wrapper_alone(project: Path, processes: Processes) -> None:
+def test_signals_to_the_wrapper_alone(project: Path, processes: Processes, wrap: tuple[str, ...]) -> None:
     """Each signal that a process sends to the wrapper alone reaches the agent once."""
     steps = [*trapping(*PASSED_ON), "take", "USR2", "exit", 9]
-    wrapper = processes.start(*WRAP, *agent(*steps), stdout=subprocess.PIPE)
+    wrapper = processes.start(*wrap, *agent(*steps), stdout=subprocess.PIPE)
     line = lines_of(wrapper)
     assert line() == "up"
     for name in PASSED_ON:
@@ -215,10 +221,10 @@ def test_signals_are_obeyed(project: Path, processes: Processes, number: signal.
     ],
     ids=["itself", "descendant"],
 )
-def test_signals_from_below(project: Path, processes: Processes, step: list[str]) -> None:
+def test_signals_from_below(project: Path, processes: Processes, step: list[str], wrap: tuple[str, ...]) -> None:
     """What the agent, or one below it, sends to its own group reaches the agent once, not by the wrapper again."""
     steps = [*trapping("TERM", "USR1"), *step, "take", "USR1", "exit", 9]
-    wrapper = processes.start(*WRAP, *agent(*steps), stdout=subprocess.PIPE, process_group=0)
+    wrapper = processes.start(*wrap, *agent(*steps), stdout=subprocess.PIPE, process_group=0)
     line = lines_of(wrapper)
     assert (line(), line()) == ("up", "SIGTERM")
     wrapper.send_signal(signal.SIGUSR1)  # sent on behind whatever else the wrapper sends on
@@ -233,10 +239,10 @@ def test_alarm_set_before(project: Path) -> None:
     assert ended.returncode == -signal.SIGALRM
 
 
-def test_stopped_agent_without_job_control(project: Path, processes: Processes) -> None:
+def test_stopped_agent_without_job_control(project: Path, processes: Processes, wrap: tuple[str, ...]) -> None:
     """Where nobody would continue it the wrapper does not stop with its agent, and still passes on what it gets."""
     steps = [*trapping("CONT"), "take", "CONT", "exit", 9]
-    wrapper = processes.start(*WRAP, *agent(*steps), stdout=subprocess.PIPE, start_new_session=True)
+    wrapper = processes.start(*wrap, *agent(*steps), stdout=subprocess.PIPE, start_new_session=True)
     line = lines_of(wrapper)
     assert line() == "up"
     pid = recorded_run(project)["pid"]
@@ -251,10 +257,12 @@ def test_stopped_agent_without_job_control(project: Path, processes: Processes) 
 
 @pytest.mark.parametrize("continued", ["wrapper", "group"])
 @pytest.mark.parametrize("stopped", ["agent", "group", "group politely"])
-def test_stop_and_continue(project: Path, processes: Processes, stopped: str, continued: str) -> None:
+def test_stop_and_continue(
+    project: Path, processes: Processes, stopped: str, continued: str, wrap: tuple[str, ...]
+) -> None:
     """Agent and wrapper stop together and go on together, whoever was signalled; the agent is continued once."""
     steps = [*trapping("CONT", "USR1"), "take", "CONT", "take", "USR1", "exit", 9]
-    wrapper = processes.start(*WRAP, *agent(*steps), stdout=subprocess.PIPE, process_group=0)
+    wrapper = processes.start(*wrap, *agent(*steps), stdout=subprocess.PIPE, process_group=0)
     line = lines_of(wrapper)
     assert line() == "up"
     pid = recorded_run(project)["pid"]
@@ -273,10 +281,10 @@ def test_stop_and_continue(project: Path, processes: Processes, stopped: str, co
     assert (line(), wrapper.wait(20)) == ("", 9)
 
 
-def test_nested(project: Path, processes: Processes) -> None:
+def test_nested(project: Path, processes: Processes, wrap: tuple[str, ...]) -> None:
     """Under two wrappers both runs are recorded with the agent's end, and a signal to the outer reaches the agent."""
     steps = [*trapping("TERM"), "report", "told", "take", "TERM", "exit", 42]
-    outer = processes.start(*WRAP, *WRAP, *agent(*steps), stdout=subprocess.PIPE)
+    outer = processes.start(*wrap, *wrap, *agent(*steps), stdout=subprocess.PIPE)
     line = lines_of(outer)
     assert line() == "up"
     wait_until((project / "told").exists)

@@ -492,8 +492,10 @@ def test_the_command_as_json(project: Path, ask: Ask) -> None:
     answer = ask("why", "1", "--json")
     found = json.loads(answer.out)
     assert found.keys() == {*RUN_KEYS, "why"}
-    assert found["why"].keys() == {field.name for field in fields(Account)}
-    assert found["why"].keys() == {"what", "when", "exit", "cause", "evidence", "sure", "next"}
+    logged = {"last_output": None, "last_errors": None}
+    assert found["why"].keys() == {*(field.name for field in fields(Account)), *logged}
+    assert found["why"].keys() == {"what", "when", "exit", "cause", "evidence", "sure", "next", *logged}
+    assert {name: found["why"][name] for name in logged} == logged
     assert (found["cause"], found["evidence"]["oom"]) == ("oom-killed", CERTAIN)
     assert found["why"]["what"] in ask("why", "1").out
 

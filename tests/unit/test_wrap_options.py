@@ -13,39 +13,45 @@ from supervisor.wrap.options import OPTIONS, Request, UsageError, asks_for_help,
 
 HELP, REFUSED = "help", "refused"
 
-Read = tuple[list[str], str | None, str | None, bool]
+Read = tuple[list[str], str | None, str | None, bool, bool]
 
 COMMAND_LINES: list[tuple[list[str], Read | str]] = [
-    ([], ([], None, None, False)),
-    (["claude"], (["claude"], None, None, False)),
-    (["claude", "--help", "--version", "--", "-x"], (["claude", "--help", "--version", "--", "-x"], None, None, False)),
-    (["claude", "-h"], (["claude", "-h"], None, None, False)),
-    (["claude", "--default", "--project", "x"], (["claude", "--default", "--project", "x"], None, None, False)),
-    (["claude", ""], (["claude", ""], None, None, False)),
-    (["", "x"], (["", "x"], None, None, False)),
-    (["-"], (["-"], None, None, False)),
-    (["-", "--default"], (["-", "--default"], None, None, False)),
-    (["--", "claude"], (["claude"], None, None, False)),
-    (["--", "--default"], (["--default"], None, None, False)),
-    (["--", "--help"], (["--help"], None, None, False)),
-    (["--", "--", "x"], (["--", "x"], None, None, False)),
-    (["--"], ([], None, None, False)),
-    (["--default", "claude"], (["claude"], None, None, True)),
-    (["--default", "--default", "claude"], (["claude"], None, None, True)),
-    (["--default", "--", "claude", "--"], (["claude", "--"], None, None, True)),
-    (["--project", "/d", "claude", "-p"], (["claude", "-p"], "/d", None, False)),
-    (["--project=/d", "claude"], (["claude"], "/d", None, False)),
-    (["--project=", "claude"], (["claude"], "", None, False)),
-    (["--project", "", "claude"], (["claude"], "", None, False)),
-    (["--project=a=b", "claude"], (["claude"], "a=b", None, False)),
-    (["--project", "a", "--project", "b", "claude"], (["claude"], "b", None, False)),
-    (["--prompt", "fix it", "claude"], (["claude"], None, "fix it", False)),
-    (["--prompt=-h", "claude"], (["claude"], None, "-h", False)),
-    (["--prompt", "--help", "claude"], (["claude"], None, "--help", False)),
-    (["--prompt", "--", "claude"], (["claude"], None, "--", False)),
-    (["--prompt", "--default", "claude"], (["claude"], None, "--default", False)),
-    (["--prompt", "x"], ([], None, "x", False)),
-    (["--default", "--prompt", "x", "--project", "/d", "a", "b"], (["a", "b"], "/d", "x", True)),
+    ([], ([], None, None, False, False)),
+    (["claude"], (["claude"], None, None, False, False)),
+    (
+        ["claude", "--help", "--version", "--", "-x"],
+        (["claude", "--help", "--version", "--", "-x"], None, None, False, False),
+    ),
+    (["claude", "-h"], (["claude", "-h"], None, None, False, False)),
+    (["claude", "--default", "--project", "x"], (["claude", "--default", "--project", "x"], None, None, False, False)),
+    (["claude", ""], (["claude", ""], None, None, False, False)),
+    (["", "x"], (["", "x"], None, None, False, False)),
+    (["-"], (["-"], None, None, False, False)),
+    (["-", "--default"], (["-", "--default"], None, None, False, False)),
+    (["--", "claude"], (["claude"], None, None, False, False)),
+    (["--", "--default"], (["--default"], None, None, False, False)),
+    (["--", "--help"], (["--help"], None, None, False, False)),
+    (["--", "--", "x"], (["--", "x"], None, None, False, False)),
+    (["--"], ([], None, None, False, False)),
+    (["--default", "claude"], (["claude"], None, None, True, False)),
+    (["--default", "--default", "claude"], (["claude"], None, None, True, False)),
+    (["--default", "--", "claude", "--"], (["claude", "--"], None, None, True, False)),
+    (["--project", "/d", "claude", "-p"], (["claude", "-p"], "/d", None, False, False)),
+    (["--project=/d", "claude"], (["claude"], "/d", None, False, False)),
+    (["--project=", "claude"], (["claude"], "", None, False, False)),
+    (["--project", "", "claude"], (["claude"], "", None, False, False)),
+    (["--project=a=b", "claude"], (["claude"], "a=b", None, False, False)),
+    (["--project", "a", "--project", "b", "claude"], (["claude"], "b", None, False, False)),
+    (["--prompt", "fix it", "claude"], (["claude"], None, "fix it", False, False)),
+    (["--prompt=-h", "claude"], (["claude"], None, "-h", False, False)),
+    (["--prompt", "--help", "claude"], (["claude"], None, "--help", False, False)),
+    (["--prompt", "--", "claude"], (["claude"], None, "--", False, False)),
+    (["--prompt", "--default", "claude"], (["claude"], None, "--default", False, False)),
+    (["--prompt", "x"], ([], None, "x", False, False)),
+    (["--default", "--prompt", "x", "--project", "/d", "a", "b"], (["a", "b"], "/d", "x", True, False)),
+    (["--log", "claude", "--log"], (["claude", "--log"], None, None, False, True)),
+    (["--log", "--default", "claude"], (["claude"], None, None, True, True)),
+    (["--log=yes", "claude"], REFUSED),
     (["--help"], HELP),
     (["-h"], HELP),
     (["--default", "-h"], HELP),
@@ -72,7 +78,7 @@ each = pytest.mark.parametrize(
 
 def as_read(request: Request) -> Read:
     """Return a request as the table spells it."""
-    return request.command, request.project, request.prompt, request.default
+    return request.command, request.project, request.prompt, request.default, request.log
 
 
 @each

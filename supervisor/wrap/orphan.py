@@ -1,0 +1,33 @@
+"""The end of an agent that is nobody's child of ours any more: its shim was killed, and only the kernel knows."""
+
+from __future__ import annotations
+
+import time
+
+from supervisor.process import exits, pidfd
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_LOOK_EVERY = 0.05
+_WAIT_FOR_STATUS = 1.0
+"""Seconds that a zombie's new parent has to reap it: until then some kernels hide its status."""
+
+
+def status_of(descriptor: int, pid: int, meanwhile: Callable[[float], object]) -> int | None:
+    """Wait for a process's end and return its wait(2) status, None where the kernel does not tell.
+
+    Args:
+        descriptor: its pidfd.
+        pid: its id.
+        meanwhile: called while it lives; takes at most so many seconds.
+    """
+    while not pidfd.has_fired(descriptor):
+        meanwhile(_LOOK_EVERY)
+    end: tuple[int | None, bool, str] | None = None
+    deadline = time.monotonic() + _WAIT_FOR_STATUS
+    while (end is None or not end[1]) and time.monotonic() < deadline:
+        end = exits.examine(descriptor, pid, None)
+        time.sleep(0.001)
+    return None if end is None else end[0]

@@ -1,0 +1,159 @@
+"""The way of capturing without a terminal: a pipe for each redirected stream, kept apart; stdin is never touched."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import stat
+import time
+
+from supervisor.log.folder import ERRORS, OUTPUT
+from supervisor.wrap.capture import Copy
+from supervisor.wrap.channel import PIECE, Channel, Waiter, own_description, wanted_of
+from supervisor.wrap.pending import LOOK_EVERY, PendingSignals
+from supervisor.wrap.signals import wait_for
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from supervisor.wrap.signals import Received
+
+_STREAMS = {1: OUTPUT, 2: ERRORS}
+_F_SETPIPE_SZ = 1031
+
+_MOST_HELD = 1024 * 1024
+"""Bytes that a pipe of ours holds at most (pipe(7), pipe-max-size)."""
+
+
+def redirected() -> list[int]:
+    """Return which of stdout and stderr lead elsewhere than to a terminal.
+
+    One that is closed leads nowhere: the placeholder in its place is not for the agent.
+    """
+    return [number for number in _STREAMS if os.get_inheritable(number) and not os.isatty(number)]
+
+
+class Tee:
+    """Passes an agent's redirected streams on and copies them to its logs.
+
+    The agent is our child as it always is; only these streams are pipes of ours.
+
+    Args:
+        warn: takes a line about what is not logged.
+    """
+
+    def __init__(self, warn: Callable[[str], None]) -> None:
+        streams = redirected()
+        if len(streams) == 2 and _is_one(1, 2):
+            streams = [1]  # one pipe for both keeps the order in which the agent writes
+            self._with_output = True
+        else:
+            self._with_output = False
+        self._copies = {number: Copy(warn) for number in streams}
+        self._ends = {number: os.pipe() for number in streams}
+        self._channels: list[Channel] = []
+        self._waiter = Waiter()
+        self._signals: PendingSignals | None = None
+
+    def fork(self) -> int:
+        """Fork; the child's streams are our pipes."""
+        pid = os.fork()
+        if pid == 0:
+            for number, (_, writer) in self._ends.items():
+                os.dup2(writer, number)
+            if self._with_output:
+                os.dup2(1, 2)
+            return 0
+        for number, (reader, writer) in self._ends.items():
+            os.close(writer)
+            os.set_blocking(reader, False)
+            _enlarge(reader)
+            target = own_description(number, os.O_WRONLY)
+            self._channels.append(Channel(reader, target, self._copies[number].take))
+        return pid
+
+    def open(self, directory: str, token: str) -> None:
+        """Make a log for each stream."""
+        for number, copy in self._copies.items():
+            copy.open(directory, token, _STREAMS[number])
+
+    def wait_for(self, agent: int, /, *, after: float, attend: Callable[[], float | None]) -> int:
+        """Wait for the agent, passing on what it writes."""
+        self._signals = PendingSignals()
+        return wait_for(agent, after=after, attend=attend, next_signal=self._next_signal)
+
+    def drain(self) -> None:
+        """Pass on what stands in the pipes, as far as it is taken at once."""
+        for channel in self._channels:
+            for _ in range(_MOST_HELD // PIECE):  # more is not the agent's, but of those it has left behind
+                if channel.is_full or channel.broken or not channel.read():
+                    break
+
+    def close(self) -> None:
+        """Leave the pipes to a process that goes on as long as anybody has them: what the agent has left behind.
+
+        Else it would die of its next write, which without us it would not.
+        """
+        self._pass_on(0.0)
+        if self._signals is not None:
+            self._signals.close()
+        if self._channels and os.fork() == 0:
+            signal.pthread_sigmask(signal.SIG_SETMASK, ())
+            while self._channels:
+                self._pass_on(None)
+            os._exit(0)
+        for copy in self._copies.values():
+            copy.tell()
+
+    def _next_signal(self, timeout: float | None) -> Received | None:
+        assert self._signals is not None  # noqa: S101  `wait_for` has set it
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            received = self._signals.take()
+            left = None if deadline is None else deadline - time.monotonic()
+            if received is not None or (left is not None and left <= 0):
+                return received
+            if self._signals.descriptor is None:
+                left = LOOK_EVERY if left is None else min(left, LOOK_EVERY)
+            self._pass_on(left)
+
+    def _pass_on(self, timeout: float | None) -> None:
+        """Wait until a stream or a signal has something, and pass on what a stream has."""
+        wanted = wanted_of(self._channels)
+        if self._signals is not None and self._signals.descriptor is not None:
+            wanted[self._signals.descriptor] = select.POLLIN
+        ready = {descriptor for descriptor, _ in self._waiter.wait(wanted, timeout)}
+        for channel in list(self._channels):
+            if channel.is_full:
+                if channel.target in ready:
+                    channel.write()
+            elif channel.source in ready:
+                channel.read()
+            if channel.broken or (channel.ended and not channel.is_full):
+                # Closed, the pipe tells the agent what its reader told us (SIGPIPE).
+                os.close(channel.source)
+                self._channels.remove(channel)
+
+
+def _is_one(first: int, second: int) -> bool:
+    """Tell whether two descriptors lead to one place, so that what is written to both stands in order."""
+    one, other = os.fstat(first), os.fstat(second)
+    if (one.st_dev, one.st_ino) != (other.st_dev, other.st_ino):
+        return False
+    return not stat.S_ISREG(one.st_mode) or _offset(first) == _offset(second)
+
+
+def _offset(descriptor: int) -> int:
+    return os.lseek(descriptor, 0, os.SEEK_CUR)
+
+
+def _enlarge(reader: int) -> None:
+    """Let the pipe hold more, where that can be asked for: fewer turns for much output."""
+    try:
+        import fcntl  # noqa: PLC0415  the wrapper's side alone needs it
+
+        fcntl.fcntl(reader, _F_SETPIPE_SZ, PIECE)
+    except OSError:
+        return

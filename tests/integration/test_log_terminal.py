@@ -1,0 +1,287 @@
+"""An agent whose terminal is its own behind a relay: nobody can tell, and whatever dies, the terminal is put right."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from kit import COMMAND, Processes, run_ours, wait_until
+from wrapping import Terminal, agent, children, logs_of, recorded_run, recorded_runs
+
+from supervisor.process import procfs
+
+LOGGED = (*COMMAND, "wrap", "--log")
+CTRL_C, CTRL_Z = "\x03", "\x1a"
+DRAWS = r"printf '\033[?1049h\033[?1000;1006h\033[?25l\033[?2004h\033[3;9r'; stty raw -echo; echo drawn; "
+UNDONE = (b"\x1b[?1000l", b"\x1b[?1006l", b"\x1b[?2004l", b"\x1b[r", b"\x1b[?25h", b"\x1b[?1049l")
+
+
+def is_gone(pid: int) -> bool:
+    """Tell whether a process has ended."""
+    try:
+        return procfs.read_stat(pid).is_dead
+    except procfs.GONE:
+        return True
+
+
+def test_settings_and_size(project: Path, processes: Processes) -> None:
+    """The agent finds its terminal as it would find the person's: the same settings, the same size."""
+    found = []
+    for prefix in ((), LOGGED):
+        with Terminal(processes, "sh", "-c", 'read go && "$@"', "sh", *prefix, "stty", "-a") as terminal:
+            terminal.resize(31, 97)
+            terminal.type("go\n")
+            terminal.expect("speed")
+            found.append(terminal.rest())
+    assert found[0] == found[1]
+    assert b"rows 31; columns 97" in found[0]
+    assert b"-echo " in found[0]
+
+
+def test_signals_that_the_agent_inherits(project: Path, processes: Processes) -> None:
+    """The agent blocks and ignores what wrap was started with, none of what the relay or the shim need."""
+    found = []
+    for prefix in ((), LOGGED):
+        with Terminal(
+            processes, "sh", "-c", 'trap "" HUP USR1; "$@"', "sh", *prefix, "cat", "/proc/self/status"
+        ) as one:
+            found.append(re.findall(rb"Sig(?:Blk|Ign|Cgt):\t\w+", one.rest()))
+    assert found[0] == found[1] != []
+
+
+@pytest.mark.parametrize("end", [0, 1, 42, 255, "TERM", "KILL", "SEGV", "HUP"])
+def test_endings(project: Path, processes: Processes, end: int | str) -> None:
+    """How the agent ends comes through, is recorded with its own pid, and its last words are shown and logged."""
+    how = f"exit {end}" if isinstance(end, int) else f"ulimit -c 0; kill -{end} $$"
+    with Terminal(processes, *LOGGED, "sh", "-c", f"echo $$ $PPID; {how}") as terminal:
+        shown = terminal.rest()
+    code = end if isinstance(end, int) else -signal.Signals[f"SIG{end}"]
+    assert terminal.program.wait(20) == code
+    run = recorded_run(project)
+    assert (run["exit_code"], run["settled_by"]) == (code if code >= 0 else 128 - code, "wrap")
+    pid, parent = map(int, shown.split())
+    assert (run["pid"], run["owner_pid"]) == (pid, terminal.program.pid) != (pid, parent)
+    assert logs_of(project) == {"log": shown}
+
+
+def test_not_started(project: Path, processes: Processes) -> None:
+    """A command that cannot be started is answered as ever, on a terminal that is given back first."""
+    with Terminal(processes, *LOGGED, "nosuchagent") as terminal:
+        assert terminal.rest() == b"agent-yes-supervise: nosuchagent: command not found\r\n"
+    assert terminal.program.wait(20) == 127
+    assert recorded_run(project)["cause"] == "not-started"
+
+
+def test_every_key(project: Path, processes: Processes) -> None:
+    """All 256 bytes that can be typed reach an agent that takes them raw, and none is taken for a command."""
+    reader = "import os, sys, tty; tty.setraw(0); os.write(1, b'ready'); got = b''\n"
+    reader += "while len(got) < 256: got += os.read(0, 256)\nos.write(1, got.hex().encode() + b'.')"
+    with Terminal(processes, *LOGGED, sys.executable, "-S", "-E", "-c", reader) as terminal:
+        terminal.expect("ready")
+        terminal.type(bytes(range(256)))
+        assert terminal.expect(".") == bytes(range(256)).hex()
+        assert terminal.program.wait(20) == 0
+
+
+def test_every_byte(project: Path, processes: Processes) -> None:
+    """Megabytes of all bytes pass to the terminal unchanged and to the last one, and are all in the log."""
+    sent = bytes(range(256)) + os.urandom(4 << 20)
+    (project / "file").write_bytes(sent)
+    with Terminal(processes, *LOGGED, "sh", "-c", "stty raw; exec cat file") as terminal:
+        shown = terminal.rest()
+    assert hashlib.sha256(shown).digest() == hashlib.sha256(sent).digest()
+    assert terminal.program.wait(20) == 0
+    (log,) = (project / ".agent-yes" / "logs").iterdir()
+    assert log.read_bytes().endswith(sent)
+    assert (log.stat().st_mode & 0o7777, log.parent.stat().st_mode & 0o7777) == (0o600, 0o700)
+
+
+def test_stalled_terminal(project: Path, processes: Processes) -> None:
+    """While the terminal takes nothing the agent is held up, Ctrl-C still reaches it, and nothing it wrote is lost."""
+    with Terminal(processes, *LOGGED, "sh", "-c", "echo up; exec yes") as terminal:
+        terminal.expect("up")
+        pid = recorded_run(project)["pid"]
+        wait_until(lambda: Path(f"/proc/{pid}/comm").read_text() == "yes\n")
+        wait_until(lambda: procfs.read_stat(pid).state == "S")
+        terminal.type(CTRL_C)
+        wait_until(lambda: is_gone(pid))
+        assert terminal.program.poll() is None
+        shown = terminal.rest()
+        assert terminal.program.wait(20) == -signal.SIGINT
+    assert shown.count(b"y\r\n") > 1000  # the terminal itself drops some at Ctrl-C (termios(3), NOFLSH)
+    assert b"up" + shown == logs_of(project)["log"]
+
+
+def test_signals_to_the_wrapper_alone(project: Path, processes: Processes) -> None:
+    """Each signal that a process sends to the wrapper alone reaches the agent once."""
+    names = ["TERM", "HUP", "USR1", "WINCH", "CONT", "INT", "QUIT", "ALRM", "TSTP", "PIPE", "XFSZ", "RTMIN", "USR2"]
+    steps = [*(word for name in names for word in ("trap", name)), "say", "up", "take", "USR2", "exit", 9]
+    with Terminal(processes, *LOGGED, *agent(*steps)) as terminal:
+        terminal.expect("up")
+        for name in names:
+            terminal.program.send_signal(signal.Signals[f"SIG{name}"])
+            assert terminal.expect(f"SIG{name}").strip() == ""
+        assert terminal.program.wait(20) == 9
+
+
+def test_ctrl_z_where_nobody_would_continue(project: Path, processes: Processes) -> None:
+    """Without a shell above, Ctrl-Z does nothing, as it does without wrap."""
+    with Terminal(processes, *LOGGED, *agent("trap", "CONT", "say", "up", "line", "exit", 0)) as terminal:
+        terminal.expect("up")
+        terminal.type(CTRL_Z)
+        terminal.expect("SIGCONT")
+        terminal.type("still here\n")
+        terminal.expect("[still here]")
+        assert terminal.program.wait(20) == 0
+
+
+def test_settings_that_an_agent_leaves(project: Path, processes: Processes) -> None:
+    """What an agent that ends well has set its terminal to, as by stty, the person's is set to, too; else nothing."""
+    script = '"$@" stty -icanon; "$@" sh -c "stty -onlcr; exit 1"; stty -a'
+    with Terminal(processes, "sh", "-c", script, "sh", *LOGGED) as terminal:
+        shown = terminal.rest().split()
+    assert b"-icanon" in shown
+    assert b"onlcr" in shown
+
+
+def test_killed_agent(project: Path, processes: Processes) -> None:
+    """What a killed agent did to the terminal is undone: its screen, mouse, cursor and settings."""
+    with Terminal(processes, *LOGGED, "sh", "-c", f"{DRAWS} kill -KILL $$") as terminal:
+        before = terminal.settings()
+        shown = terminal.rest().partition(b"drawn")[2]
+        assert all(sequence in shown for sequence in UNDONE), shown
+        assert terminal.program.wait(20) == -signal.SIGKILL
+        assert terminal.settings() == before
+
+
+@pytest.fixture
+def shell(project: Path, processes: Processes) -> Iterator[Terminal]:
+    """Give the test an interactive shell that leaves the terminal as it is left to it."""
+    bash = shutil.which("bash")
+    if bash is None:
+        pytest.skip("there is no bash here")
+    options = ("--norc", "--noprofile", "--noediting", "-i")
+    with Terminal(processes, bash, *options, env={**os.environ, "PS1": "", "HISTFILE": "/dev/null"}) as shell:
+        yield shell
+
+
+def test_killed_relay(project: Path, processes: Processes) -> None:
+    """When the wrapper is killed its terminal is put right, and the agent gets a hang-up; its row can be judged."""
+    waits = f"trap 'touch hung-up; exit' HUP; {DRAWS} touch up; while :; do sleep 0.01; done"
+    script = '"$@"; touch back; read line; echo "<$line>"'
+    with Terminal(processes, "sh", "-c", script, "sh", *LOGGED, "sh", "-c", waits) as terminal:
+        before = terminal.settings()
+        wait_until((project / "up").exists)
+        run = recorded_run(project)
+        agents_shell = processes.adopt(run["pid"])
+        wait_until(lambda: terminal.settings() != before)
+        os.kill(run["owner_pid"], signal.SIGKILL)
+        wait_until((project / "hung-up").exists)
+        wait_until((project / "back").exists)
+        wait_until(lambda: terminal.settings() == before)
+        terminal.type("a line\n")
+        shown = terminal.expect("<a line>").encode()
+    assert all(sequence in shown for sequence in UNDONE), shown
+    wait_until(lambda: is_gone(agents_shell))
+    told = json.loads(run_ours("runs", "show", ".", "--json").stdout)
+    assert (told["status"], told["verdict"]) == ("running", "dead")
+
+
+def test_killed_shim(project: Path, processes: Processes) -> None:
+    """When the shim is killed the kernel hangs up on the agent, and the wrapper still learns how it ended."""
+    if not hasattr(os, "pidfd_open"):
+        pytest.skip("there are no pidfds here")
+    steps = ["trap", "TERM", "ignore", "HUP", "say", "up", "take", "TERM", "exit", 7]
+    with Terminal(processes, *LOGGED, *agent(*steps)) as terminal:
+        before = terminal.settings()
+        terminal.expect("up")
+        processes.adopt(recorded_run(project)["pid"])
+        (shim,) = children(terminal.program.pid)
+        os.kill(shim, signal.SIGKILL)
+        terminal.program.send_signal(signal.SIGTERM)
+        terminal.expect("SIGTERM")
+        code = terminal.program.wait(20)
+        assert terminal.settings() == before
+    run = recorded_run(project)
+    assert (code, run["status"], run["exit_code"]) in [(7, "failed", 7), (125, "running", None)]
+
+
+def test_wrapper_killed_before_the_exec(project: Path, processes: Processes) -> None:
+    """When the wrapper is killed before its row is written nothing ever starts."""
+    program = (
+        "import os, signal, sys; from supervisor.wrap import record; from supervisor.cli import main\n"
+        "record.Record.begin = lambda self: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "main()"
+    )
+    command = [sys.executable, "-c", program, "wrap", "--log", "touch", "started"]
+    with Terminal(processes, *command) as terminal:
+        assert terminal.program.wait(20) == -signal.SIGKILL
+        terminal.rest()  # until nobody is left on the terminal
+    assert not (project / "started").exists()
+    assert not (project / ".agent-yes").exists()
+
+
+def test_stderr_elsewhere(project: Path, processes: Processes) -> None:
+    """A stderr that is redirected is left alone: the agent writes to it directly, and it is not in the log."""
+    command = shlex.join([*LOGGED, "sh", "-c", "test -t 2 || readlink /proc/$$/fd/2 >&2; echo out"])
+    with Terminal(processes, "sh", "-c", f"{command} 2>errors") as terminal:
+        assert terminal.rest() == b"out\r\n"
+    assert (project / "errors").read_text() == f"{project / 'errors'}\n"
+    assert logs_of(project) == {"log": b"out\r\n"}
+
+
+def test_left_behind(project: Path, processes: Processes) -> None:
+    """What the agent leaves behind on the terminal holds up nobody, and gets no signal."""
+    left = "(trap 'touch signalled' HUP; touch left; until [ -e go ]; do sleep 0.01; done; touch went) &"
+    script = f"{left} until [ -e left ]; do sleep 0.01; done; echo $!; exit 5"
+    with Terminal(processes, *LOGGED, "sh", "-c", script) as terminal:
+        processes.adopt(int(terminal.expect("\n")))
+        assert terminal.program.wait(20) == 5
+    (project / "go").touch()
+    wait_until((project / "went").exists)
+    assert not (project / "signalled").exists()
+
+
+def test_nested(project: Path, processes: Processes) -> None:
+    """A logged wrap under a logged wrap: both runs end as the agent does, and both logs hold what it wrote."""
+    with Terminal(processes, *LOGGED, *LOGGED, *agent("line", "exit", 42)) as terminal:
+        terminal.type("a line\n")
+        terminal.expect("[a line]")
+        assert terminal.program.wait(20) == 42
+    assert [run["exit_code"] for run in recorded_runs(project)] == [42, 42]
+    logs = list((project / ".agent-yes" / "logs").iterdir())
+    assert len(logs) == 2
+    assert all(b"[a line]" in log.read_bytes() for log in logs)
+
+
+@pytest.mark.parametrize("how", ["link", "file", "another's"])
+def test_unusable_folder(project: Path, processes: Processes, how: str) -> None:
+    """Where the log must not or cannot be made one line says so, the agent runs, and nothing is written elsewhere."""
+    run_ours("wrap", "true")
+    logs, elsewhere = project / ".agent-yes" / "logs", project / "elsewhere"
+    elsewhere.mkdir()
+    if how == "link":
+        logs.symlink_to(elsewhere)
+    elif how == "file":
+        logs.touch()
+    elif os.geteuid() == 0:
+        logs.mkdir()
+        os.chown(logs, 12345, 12345)
+    else:
+        pytest.skip("needs root")
+    with Terminal(processes, *LOGGED, "sh", "-c", "test -t 1 && echo ran; exit 3") as terminal:
+        shown = terminal.rest().decode()
+    assert terminal.program.wait(20) == 3
+    assert shown.startswith("agent-yes-supervise: this run is not logged: ")
+    assert (shown.count("\n"), shown.endswith("\nran\r\n")) == (2, True)
+    assert list(elsewhere.iterdir()) == []
+    assert recorded_runs(project)[1]["exit_code"] == 3
