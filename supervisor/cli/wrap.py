@@ -23,9 +23,11 @@ def _parameters() -> list[click.Parameter]:
     return [*options, words]
 
 
-def request_of(*, command: tuple[str, ...], project: str | None, prompt: str | None, default: bool | None) -> Request:
+def request_of(
+    *, command: tuple[str, ...], project: str | None, prompt: str | None, default: bool | None, reap: bool | None
+) -> Request:
     """Return what click has parsed in the words of the fast parser."""
-    return Request(command=list(command), project=project, prompt=prompt, default=bool(default))
+    return Request(command=list(command), project=project, prompt=prompt, default=bool(default), reap=bool(reap))
 
 
 @click.pass_context

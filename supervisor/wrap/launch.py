@@ -8,17 +8,16 @@ import sys
 import time
 
 from supervisor.process.stamp import stamp_of, start_ticks
+from supervisor.process.token import VARIABLE
 from supervisor.store.recording import NewRun
 from supervisor.wrap.record import Record
+from supervisor.wrap.screen import Screen
 from supervisor.wrap.signals import Inherited, end_as, wait_for
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import NoReturn
-
-TOKEN_VARIABLE = "AGENT_YES_RUN"  # noqa: S105  a name
-"""The environment variable that carries a run's token to its agent and all that the agent starts."""
 
 WRAP_FAILED = 125
 """The exit code of every failure of our own before the exec: 1, 2 and 3 belong to the agent."""
@@ -47,7 +46,7 @@ def say(message: str) -> None:
         pass
 
 
-def launch(command: list[str], *, directory: str | None, prompt: str | None, default: bool) -> NoReturn:
+def launch(command: list[str], *, directory: str | None, prompt: str | None, default: bool, reap: bool) -> NoReturn:
     """Run a command under a record in the store of ``directory``, and end as it ends.
 
     Args:
@@ -55,11 +54,13 @@ def launch(command: list[str], *, directory: str | None, prompt: str | None, def
         directory: the project's physical directory, None where there is none to record the run in.
         prompt: what to store as the project's prompt, None for no change.
         default: whether the command becomes the project's own.
+        reap: whether what the agent leaves behind is ended.
     """
     token = os.urandom(16).hex()
-    environment = {**_inherited_environment(), TOKEN_VARIABLE: token}
+    environment = {**_inherited_environment(), VARIABLE: token}
     try:
         _keep_standard_descriptors_free()
+        screen = Screen()
         child = _Child(command, environment)
     except OSError as error:
         say(f"this run is not recorded: no process or descriptor is to be had ({error.strerror})")
@@ -87,12 +88,28 @@ def launch(command: list[str], *, directory: str | None, prompt: str | None, def
     child.release()
     status = wait_for(child.pid, after=CALM_AFTER, attend=record.attend if record else lambda: None)
     ended_at = time.time()
+    screen.put_right(status)
     refused = child.refusal()
     if refused is not None:
         _say_refused(command[0], refused)
     if record is not None:
         record.finish(status, ended_at=ended_at, refused=refused)
+    if refused is None:
+        _look_behind(child.pid, token, record, reap=reap)
     end_as(status)
+
+
+def _look_behind(agent: int, token: str, record: Record | None, *, reap: bool) -> None:
+    """Deal with what the agent has left behind; whatever goes wrong with that, its end comes through."""
+    try:
+        from supervisor.process.leftovers import Run  # noqa: PLC0415  loaded by `Record.attend`
+        from supervisor.wrap.leftovers import tidy  # noqa: PLC0415  the same
+
+        left = tidy(Run(token, (agent,), record.start_ticks if record else None), reap=reap, say=say)
+        if record is not None and left:
+            record.add(left)
+    except Exception as error:  # noqa: BLE001  as above
+        say(f"what the agent has left behind is not known: {type(error).__name__}: {error}")
 
 
 class _Child:

@@ -23,6 +23,7 @@ OPTIONS = (
     Option("--project", "DIR", "Record the run in the store of DIR, not of the current directory."),
     Option("--prompt", "TEXT", "Store TEXT as the project's prompt and give it to the agent as its last argument."),
     Option("--default", None, "Make CLI the project's default command, which a bare `wrap` starts."),
+    Option("--reap", None, "End what the agent leaves behind: SIGTERM, and SIGKILL after 5 seconds."),
 )
 
 _BY_NAME = {option.name: option for option in OPTIONS}
@@ -35,15 +36,22 @@ class UsageError(Exception):
 class Request:
     """What the person asked ``wrap`` to do. ``command`` is empty for the project's default command."""
 
-    __slots__ = ("command", "default", "project", "prompt")
+    __slots__ = ("command", "default", "project", "prompt", "reap")
 
     def __init__(
-        self, *, command: list[str], project: str | None = None, prompt: str | None = None, default: bool = False
+        self,
+        *,
+        command: list[str],
+        project: str | None = None,
+        prompt: str | None = None,
+        default: bool = False,
+        reap: bool = False,
     ) -> None:
         self.command = command
         self.project = project
         self.prompt = prompt
         self.default = default
+        self.reap = reap
 
 
 def asks_for_help(words: list[str]) -> bool:
@@ -94,4 +102,5 @@ def parse(words: list[str]) -> Request:
         project=values.get("project"),
         prompt=values.get("prompt"),
         default="default" in flags,
+        reap="reap" in flags,
     )
