@@ -125,6 +125,10 @@ class Terminal:
         """Change the size of the window."""
         fcntl.ioctl(self._master, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
 
+    def settings(self) -> list[Any]:
+        """Return what the terminal is set to, as `termios.tcgetattr` does."""
+        return termios.tcgetattr(self._master)
+
     def hang_up(self) -> None:
         """Close the terminal."""
         if self._master >= 0:

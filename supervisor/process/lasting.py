@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-
-from supervisor.process import procfs
+from supervisor.process import command, procfs
 
 _WITH_WORD = {
     "codex": ("app-server", "pid-update-loop"),
@@ -30,11 +28,8 @@ def outlives_agents(pid: int) -> bool:
 
 def is_lasting(argv: tuple[str, ...]) -> bool:
     """Tell whether a command line is that of such a program, itself or as the script of an interpreter. Pure."""
-    names = [_program(word) for word in argv[:2]]
-    if names[0] in _ALWAYS or argv[0].startswith("tmux: "):
+    program = command.program_of(argv)
+    script = command.script_of(argv).removesuffix(".js")
+    if program in _ALWAYS:
         return True
-    return any(word in argv[1:] for name in names for word in _WITH_WORD.get(name, ()))
-
-
-def _program(word: str) -> str:
-    return os.path.basename(word).removesuffix(".js").removesuffix(".exe")
+    return any(word in argv[1:] for name in (program.removesuffix(".exe"), script) for word in _WITH_WORD.get(name, ()))

@@ -11,7 +11,7 @@ import signal
 import time
 from dataclasses import dataclass
 
-from supervisor.process import lasting, pidfd, procfs
+from supervisor.process import command, lasting, pidfd, procfs
 from supervisor.process.surroundings import terminal_is_gone
 from supervisor.process.token import token_of
 
@@ -27,8 +27,7 @@ KILL_WAIT = 1.0
 _LOOK_UP = 0.05
 """Seconds between two looks whether somebody is in a hurry."""
 
-_RUN_SCRIPTS = ("python", "node", "bun", "deno", "ruby", "perl", "php")
-_LONGEST = 40
+_LONGEST = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,15 +162,9 @@ def _with_heirs(found: list[tuple[Leftover, int]], lasting_ones: set[int]) -> li
 
 
 def _name(pid: int, argv: tuple[str, ...]) -> str:
-    """Return what a person knows a process by: its program, and of a script that one's name; no other argument."""
-    if not argv or not argv[0]:
-        return procfs.name(pid) or "?"
-    program = os.path.basename(argv[0].partition(" ")[0]) or "?"
-    if program.rstrip("0123456789.") not in _RUN_SCRIPTS:
-        return program
-    script = next((word for word in argv[1:] if not word.startswith("-")), "")
-    script = os.path.basename(script) if len(script) <= 4096 and not set(script) & set(" \t\n;()=") else ""
-    return f"{program} {script[:_LONGEST]}".rstrip()
+    """Return what a person knows a process by: its program, and of an interpreter's what that runs."""
+    name = f"{command.program_of(argv)} {command.script_of(argv)}".strip() or procfs.name(pid) or "?"
+    return name[:_LONGEST]
 
 
 def _uptime() -> float:
