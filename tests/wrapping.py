@@ -7,6 +7,7 @@ import os
 import pty
 import select
 import shutil
+import signal
 import sqlite3
 import struct
 import subprocess
@@ -18,7 +19,7 @@ from typing import Any
 
 from kit import Processes
 
-from supervisor.process import procfs
+from supervisor.process import leftovers, procfs
 
 AGENT = Path(__file__).parent / "agents" / "fake_agent.py"
 STORE = Path(".agent-yes") / "store.sqlite"
@@ -50,6 +51,18 @@ def recorded_run(project: Path) -> dict[str, Any]:
     """Return what a store says of its only run."""
     (run,) = recorded_runs(project)
     return run
+
+
+def end_runs(project: Path) -> None:
+    """End every process that carries the token of one of a store's runs, to be sure that a test leaves none."""
+    if not (project / STORE).exists():
+        return
+    for run in recorded_runs(project):
+        left = leftovers.look(leftovers.Run(str(run["token"]), (), None))
+        for one in left:
+            if one.descriptor is not None:
+                signal.pidfd_send_signal(one.descriptor, signal.SIGKILL)
+        leftovers.close(left)
 
 
 def signals_in(mask: str) -> set[int]:

@@ -89,9 +89,9 @@ def wait(leftovers: Iterable[Leftover], seconds: float, *, hurry: Callable[[], b
     """Wait until these have ended, at most so long or until somebody is in a hurry; tell whether they have."""
     poll, there = select.poll(), 0
     for leftover in leftovers:
+        there += 1  # also one that nothing tells of: then the whole time is waited
         if leftover.descriptor is not None:
             poll.register(leftover.descriptor, select.POLLIN)
-            there += 1
     deadline = time.monotonic() + seconds
     while there and not hurry() and (left := deadline - time.monotonic()) > 0:
         for descriptor, _ in poll.poll(min(left, _LOOK_UP) * 1000):

@@ -32,27 +32,30 @@ def tidy(run: Run, *, reap: bool, say: Callable[[str], None]) -> Mapping[str, ob
         reap: whether to end what is left.
         say: takes the line.
     """
-    ended: list[tuple[Leftover, str]] = []
+    gone: dict[tuple[int, int], tuple[Leftover, str]] = {}
     for _ in range(_ROUNDS if reap else 1):
         found = _look_twice(run)
-        passing = [one for one in found if not one.lasts]
+        passing = [one for one in found if not one.lasts and one.descriptor is not None]
         if reap and passing:
             killed = leftovers.end(passing, GRACE, hurry=_is_in_a_hurry)
-            ended += [(one, "killed" if one.pid in killed else "ended") for one in passing]
+            gone |= {_key(one): (one, "killed" if one.pid in killed else "ended") for one in passing}
         leftovers.close(found)
         if not passing:
             break
-    if reap and ended:
+    if gone:
         found = leftovers.look(run)
         leftovers.close(found)
-    there = {(one.pid, one.start_ticks) for one in found}
-    fates = [(one, fate) for one, fate in ended if (one.pid, one.start_ticks) not in there]
+    fates = [fate for key, fate in gone.items() if key not in set(map(_key, found))]
     fates += [(one, "kept" if one.lasts else "left") for one in found]
     if not fates:
         return {}
     say("; ".join(_lines(fates)))
     left = {"left": [_as_recorded(one, fate) for one, fate in fates[:_RECORDED]]}
     return {**left, "left_more": len(fates) - _RECORDED} if len(fates) > _RECORDED else left
+
+
+def _key(one: Leftover) -> tuple[int, int]:
+    return one.pid, one.start_ticks
 
 
 def _look_twice(run: Run) -> list[Leftover]:

@@ -10,20 +10,28 @@ import shlex
 import signal
 import sqlite3
 import subprocess
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 from kit import COMMAND, Processes, rows, run_ours, wait_until
 from nursery import linux
-from wrapping import STORE, agent, recorded_run, recorded_runs
+from wrapping import STORE, agent, end_runs, recorded_run, recorded_runs
 
 from supervisor.process import procfs
 
-pytestmark = linux
+pytestmark = [linux, pytest.mark.usefixtures("reaped")]
 
 WRAP = (*COMMAND, "wrap")
 PREFIX = "agent-yes-supervise: "
+
+
+@pytest.fixture
+def reaped(project: Path) -> Iterator[None]:
+    """End what a test that fails has left of its runs."""
+    yield
+    end_runs(project)
 
 
 def leaving(*commands: str) -> list[str]:
@@ -83,13 +91,6 @@ def test_script(project: Path, processes: Processes) -> None:
     pid = left(project, processes)
     assert re.fullmatch(rf"{PREFIX}1 process left: {pid} python3 server.py \d+s\n", ended.stderr)
     assert "secret" not in str(evidence(project))
-
-
-def test_just_about_to_end(project: Path) -> None:
-    """What ends by itself when its agent has ended is not left behind, and nothing is told."""
-    heir = "touch up; until ! kill -0 $0; do sleep 0.01; done"
-    ended = run("sh", "-c", f"sh -c '{heir}' $$ 2>/dev/null & until [ -e up ]; do sleep 0.01; done; exit 3")
-    assert (ended.returncode, ended.stderr, evidence(project)) == (3, "", [])
 
 
 def test_reap(project: Path, processes: Processes) -> None:
