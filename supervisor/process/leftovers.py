@@ -9,7 +9,6 @@ import os
 import select
 import signal
 import time
-from dataclasses import dataclass
 
 from supervisor.process import command, lasting, pidfd, procfs
 from supervisor.process.surroundings import terminal_is_gone
@@ -30,7 +29,6 @@ _LOOK_UP = 0.05
 _LONGEST = 60
 
 
-@dataclass(frozen=True, slots=True)
 class Leftover:
     """A process that was left behind.
 
@@ -38,24 +36,31 @@ class Leftover:
     another terminal, or it stands below such a one. ``descriptor`` is its pidfd, verified; None where there are none.
     """
 
-    pid: int
-    start_ticks: int
-    name: str
-    age: float
-    lasts: bool
-    descriptor: int | None
+    __slots__ = ("age", "descriptor", "lasts", "name", "pid", "start_ticks")
+
+    def __init__(
+        self, *, pid: int, start_ticks: int, name: str, age: float, lasts: bool, descriptor: int | None
+    ) -> None:
+        self.pid = pid
+        self.start_ticks = start_ticks
+        self.name = name
+        self.age = age
+        self.lasts = lasts
+        self.descriptor = descriptor
 
 
-@dataclass(frozen=True, slots=True)
 class Run:
     """The run that has ended: its token, who led sessions and groups of its own in it, and when it began.
 
     ``since`` is in clock ticks since boot, None where it is not known.
     """
 
-    token: str
-    leaders: tuple[int, ...]
-    since: int | None
+    __slots__ = ("leaders", "since", "token")
+
+    def __init__(self, token: str, leaders: tuple[int, ...], since: int | None) -> None:
+        self.token = token
+        self.leaders = leaders
+        self.since = since
 
 
 def look(run: Run) -> list[Leftover]:
@@ -67,7 +72,6 @@ def look(run: Run) -> list[Leftover]:
     run = Run(run.token, tuple(set(run.leaders) - set(pids)), run.since)
     terminal = procfs.read_stat(os.getpid()).tty
     found: list[tuple[Leftover, int]] = []
-    lasting_ones: set[int] = set()
     for pid in pids:
         stat = _belonging(pid, run)
         if stat is None:
@@ -77,12 +81,17 @@ def look(run: Run) -> list[Leftover]:
             _close(descriptor)
             continue
         argv = procfs.read_argv(pid) or ()
-        lasts = bool(argv) and (lasting.is_lasting(argv) or _is_on_another(stat.tty, terminal))
-        if lasts:
-            lasting_ones.add(pid)
-        age = max(0.0, _uptime() - stat.start_ticks / procfs.CLOCK_TICKS)
-        found.append((Leftover(pid, stat.start_ticks, _name(pid, argv), age, lasts, descriptor), stat.ppid))
-    return _with_heirs(found, lasting_ones)
+        one = Leftover(
+            pid=pid,
+            start_ticks=stat.start_ticks,
+            name=_name(pid, argv),
+            age=max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - stat.start_ticks / procfs.CLOCK_TICKS),
+            lasts=bool(argv) and (lasting.is_lasting(argv) or _is_on_another(stat.tty, terminal)),
+            descriptor=descriptor,
+        )
+        found.append((one, stat.ppid))
+    _mark_heirs(found)
+    return sorted((one for one, _ in found), key=lambda one: (one.start_ticks, one.pid))
 
 
 def wait(leftovers: Iterable[Leftover], seconds: float, *, hurry: Callable[[], bool] = lambda: False) -> bool:
@@ -147,28 +156,21 @@ def _is_on_another(terminal: int, own: int) -> bool:
     return terminal not in (0, own) and not terminal_is_gone(terminal)
 
 
-def _with_heirs(found: list[tuple[Leftover, int]], lasting_ones: set[int]) -> list[Leftover]:
-    """Return all by age, with what stands below those that last marked as lasting too."""
-    changed = True
-    while changed:
-        heirs = {one.pid for one, parent in found if parent in lasting_ones} - lasting_ones
-        lasting_ones |= heirs
-        changed = bool(heirs)
-    marked = [
-        Leftover(one.pid, one.start_ticks, one.name, one.age, one.pid in lasting_ones, one.descriptor)
-        for one, _ in found
-    ]
-    return sorted(marked, key=lambda one: (one.start_ticks, one.pid))
+def _mark_heirs(found: list[tuple[Leftover, int]]) -> None:
+    """Mark what stands below one that lasts as lasting too; ``found`` has each with its parent."""
+    heirs = True
+    while heirs:
+        lasting_ones = {one.pid for one, _ in found if one.lasts}
+        heirs = False
+        for one, parent in found:
+            if parent in lasting_ones and not one.lasts:
+                one.lasts = heirs = True
 
 
 def _name(pid: int, argv: tuple[str, ...]) -> str:
     """Return what a person knows a process by: its program, and of an interpreter's what that runs."""
     name = f"{command.program_of(argv)} {command.script_of(argv)}".strip() or procfs.name(pid) or "?"
     return name[:_LONGEST]
-
-
-def _uptime() -> float:
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def _open(pid: int) -> int | None:
