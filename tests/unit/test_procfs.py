@@ -149,5 +149,5 @@ def test_this_system() -> None:
 
 def test_name(processes: Processes) -> None:
     """A process's name is what it goes by in the kernel, whatever its bytes; one that is gone has none."""
-    assert procfs.name(named(processes, b"a )\n\xff")) == "a )\n\udcff"
+    assert procfs.name(named(processes, b"a )\xff\n")) == "a )\udcff\n"
     assert procfs.name((1 << 22) + 1) is None
