@@ -34,13 +34,18 @@ def reaped(project: Path) -> Iterator[None]:
     end_runs(project)
 
 
-def leaving(*commands: str) -> list[str]:
-    """Return an agent that starts commands of the shell and ends, with 3, when each is up: ``pid-N`` holds its pid."""
+def leaving(*commands: str, until: str = "true") -> list[str]:
+    """Return an agent that starts commands of the shell and ends, with 3, when each is up: ``pid-N`` holds its pid.
+
+    Args:
+        commands: what is left behind.
+        until: what must hold before, for those that go on from being up.
+    """
     lines = [
         f"sh -c 'echo $$ >draft-{n}; mv draft-{n} pid-{n}; exec {command}' &" for n, command in enumerate(commands)
     ]
-    waits = [f"until [ -e pid-{n} ]; do sleep 0.01; done" for n in range(len(commands))]
-    return ["sh", "-c", "\n".join([*lines, *waits, "exit 3"])]
+    waits = [f"[ -e pid-{n} ] && ! grep -q draft /proc/$(cat pid-{n})/cmdline" for n in range(len(commands))]
+    return ["sh", "-c", "\n".join([*lines, *(f"until {it}; do sleep 0.01; done" for it in (*waits, until)), "exit 3"])]
 
 
 def run(*words: str) -> subprocess.CompletedProcess[str]:
@@ -147,7 +152,7 @@ def test_daemons_that_agents_keep(project: Path, processes: Processes, name: str
     program = project / name.split(maxsplit=1)[0]
     program.write_text("#!/bin/sh\nsleep 1000 &\necho $! >below\nwait\n")
     program.chmod(0o755)
-    ended = run("--reap", *leaving(f"setsid ./{name}", 'sh -c "until [ -e below ]; do sleep 0.01; done"'))
+    ended = run("--reap", *leaving(f"setsid ./{name}", until="[ -s below ]"))
     daemon, below = left(project, processes), processes.adopt(int((project / "below").read_text()))
     script = program.name
     expected = rf"{PREFIX}2 processes left: {daemon} sh {script} \d+s \(kept\), {below} sleep \d+s \(kept\)\n"
@@ -160,7 +165,10 @@ def test_at_another_terminal(project: Path, processes: Processes) -> None:
     """What has another terminal, which is still there, is somebody's: it is never ended."""
     master, slave = pty.openpty()
     try:
-        ended = run("--reap", *leaving(f'setsid sh -c "exec sleep 1000 <{os.ttyname(slave)}"'))
+        ended = run(
+            "--reap",
+            *leaving(f'setsid sh -c "exec <{os.ttyname(slave)}; touch up; exec sleep 1000"', until="[ -e up ]"),
+        )
         pid = left(project, processes)
         assert ended.stderr.endswith(" (kept)\n")
         assert not is_gone(pid)
