@@ -233,12 +233,19 @@ def _evidence(ending: Ending) -> Iterator[str]:
             yield f"the process was known by this: {TIES[value]}"
         elif name == "oom" and isinstance(value, dict) and value.keys() >= {"counter", "before", "after"}:
             yield _shown("", "{counter} rose from {before} to {after} while it died".format(**value))
+        elif name == "left" and isinstance(value, list) and all(map(_is_leftover, value)):
+            left = ", ".join(f"{one['pid']} {one['name']} ({one['fate']})" for one in value)
+            yield _shown("", f"it left processes behind: {left}")
         else:
             yield _shown(name, value)
     more = len(ending.evidence) - _MOST_PIECES
     if more > 0:
         yield f"and {more} more pieces: see --json"
     yield _shown("", f"settled by {ending.settled_by}")
+
+
+def _is_leftover(value: object) -> bool:
+    return isinstance(value, dict) and value.keys() >= {"pid", "name", "fate"}
 
 
 def _shown(name: str, value: object) -> str:
@@ -259,6 +266,7 @@ _SENTENCES = {
     "clock_stepped_seconds": "the clock was set by {value} s while it ran: times may be off by that",
     "asked_by": "it was asked to end by {value}",
     "asked_for": "the request was: {value}",
+    "left_more": "and {value} more",
     "error": "the system said: {value}",
 }
 

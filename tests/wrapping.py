@@ -8,6 +8,7 @@ import pty
 import re
 import select
 import shutil
+import signal
 import sqlite3
 import struct
 import subprocess
@@ -19,7 +20,7 @@ from typing import Any
 
 from kit import Processes
 
-from supervisor.process import procfs
+from supervisor.process import leftovers, procfs
 
 AGENT = Path(__file__).parent / "agents" / "fake_agent.py"
 STORE = Path(".agent-yes") / "store.sqlite"
@@ -51,6 +52,18 @@ def recorded_run(project: Path) -> dict[str, Any]:
     """Return what a store says of its only run."""
     (run,) = recorded_runs(project)
     return run
+
+
+def end_runs(project: Path) -> None:
+    """End every process that carries the token of one of a store's runs, to be sure that a test leaves none."""
+    if not (project / STORE).exists():
+        return
+    for run in recorded_runs(project):
+        left = leftovers.look(leftovers.Run(str(run["token"]), (), None))
+        for one in left:
+            if one.descriptor is not None:
+                signal.pidfd_send_signal(one.descriptor, signal.SIGKILL)
+        leftovers.close(left)
 
 
 def signals_in(mask: str) -> set[int]:
@@ -118,10 +131,6 @@ class Terminal:
         """Press keys."""
         os.write(self._master, keys if isinstance(keys, bytes) else keys.encode())
 
-    def settings(self) -> list[Any]:
-        """Return what the terminal is set to."""
-        return termios.tcgetattr(self._master)
-
     def rest(self) -> bytes:
         """Return all that is shown until the program has left the terminal."""
         shown, self._unseen = [self._unseen], b""
@@ -147,6 +156,10 @@ class Terminal:
     def resize(self, lines: int, columns: int) -> None:
         """Change the size of the window."""
         fcntl.ioctl(self._master, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+
+    def settings(self) -> list[Any]:
+        """Return what the terminal is set to, as `termios.tcgetattr` does."""
+        return termios.tcgetattr(self._master)
 
     def hang_up(self) -> None:
         """Close the terminal."""

@@ -24,10 +24,23 @@ def _parameters() -> list[click.Parameter]:
 
 
 def request_of(
-    *, command: tuple[str, ...], project: str | None, prompt: str | None, default: bool | None, log: bool | None
+    *,
+    command: tuple[str, ...],
+    project: str | None,
+    prompt: str | None,
+    default: bool | None,
+    log: bool | None,
+    reap: bool | None,
 ) -> Request:
     """Return what click has parsed in the words of the fast parser."""
-    return Request(command=list(command), project=project, prompt=prompt, default=bool(default), log=bool(log))
+    return Request(
+        command=list(command),
+        project=project,
+        prompt=prompt,
+        default=bool(default),
+        log=bool(log),
+        reap=bool(reap),
+    )
 
 
 @click.pass_context

@@ -167,6 +167,12 @@ def executable(pid: int) -> str | None:
         return None
 
 
+def name(pid: int) -> str | None:
+    """Return the name that a process goes by in the kernel (15 bytes at most), None where it is gone."""
+    content = _read_whole(f"/proc/{pid}/comm")
+    return None if content is None else os.fsdecode(content).removesuffix("\n")
+
+
 def read_argv(pid: int) -> tuple[str, ...] | None:
     """Return a process's arguments, None where they are hidden or gone; a zombie and the kernel's own have none."""
     content = _read_whole(f"/proc/{pid}/cmdline")

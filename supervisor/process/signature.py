@@ -11,8 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from supervisor.process import procfs
-
-_TOKEN = b"AGENT_YES_RUN="
+from supervisor.process.token import token_of
 
 _INTERPRETERS = re.compile(
     r"-?(node|nodejs|bun|deno|tsx|python|pypy|ruby|perl|php|java|dotnet|pwsh|npx|npm|pnpm|yarn|uv|uvx|MainThread"
@@ -49,7 +48,7 @@ def looks_of(pid: int, store_file: str) -> Looks:
         argv=procfs.read_argv(pid),
         exe=procfs.executable(pid),
         cwd=cwd,
-        token=_token(pid),
+        token=token_of(pid),
         holds_store=pid in _holders(store_file),
         in_project=cwd is not None and _is_below(cwd, project),
     )
@@ -85,16 +84,6 @@ def is_the_agent(looks: Looks, *, cli: str | None, directory: str | None, token:
 
 def _is_below(path: str, folder: str) -> bool:
     return f"{path}/".startswith(folder.rstrip("/") + "/")
-
-
-def _token(pid: int) -> str | None:
-    environment = procfs.read_environment(pid)
-    if environment is None:
-        return None
-    for entry in environment:
-        if entry.startswith(_TOKEN):
-            return entry.removeprefix(_TOKEN).decode("ascii", "replace")
-    return None
 
 
 def _holders(store_file: str) -> set[int]:

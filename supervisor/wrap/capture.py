@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     class Capture(Protocol):
         """One way of capturing, in the order in which its methods are called."""
 
+        @property
+        def leaders(self) -> tuple[int, ...]:
+            """Pids of processes of ours that have led a session or group of the agent's."""
+
         def fork(self) -> int:
             """Fork as os.fork does; in the child, which becomes the agent, its streams are what is captured."""
 

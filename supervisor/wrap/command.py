@@ -41,4 +41,4 @@ def run(request: Request) -> int:
         say(f"starting {shlex.join(command)}")
     elif request.prompt is not None:
         command = [*command, request.prompt]
-    return launch(command, directory=directory, prompt=request.prompt, default=request.default, log=request.log)
+    return launch(command, request, directory=directory)

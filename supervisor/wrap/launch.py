@@ -8,8 +8,10 @@ import sys
 import time
 
 from supervisor.process.stamp import stamp_of, start_ticks
+from supervisor.process.token import VARIABLE
 from supervisor.store.recording import NewRun
 from supervisor.wrap.record import Record
+from supervisor.wrap.screen import Screen
 from supervisor.wrap.signals import Inherited, end_as, wait_for
 
 TYPE_CHECKING = False
@@ -18,9 +20,7 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from supervisor.wrap.capture import Capture
-
-TOKEN_VARIABLE = "AGENT_YES_RUN"  # noqa: S105  a name
-"""The environment variable that carries a run's token to its agent and all that the agent starts."""
+    from supervisor.wrap.options import Request
 
 WRAP_FAILED = 125
 """The exit code of every failure of our own before the exec: 1, 2 and 3 belong to the agent."""
@@ -49,28 +49,75 @@ def say(message: str) -> None:
         pass
 
 
-def launch(
-    command: list[str], *, directory: str | None, prompt: str | None, default: bool, log: bool = False
-) -> NoReturn:
+def launch(command: list[str], request: Request, *, directory: str | None) -> NoReturn:
     """Run a command under a record in the store of ``directory``, and end as it ends.
 
     Args:
         command: the agent's name or path and its arguments.
+        request: what was asked of ``wrap`` beside that.
         directory: the project's physical directory, None where there is none to record the run in.
-        prompt: what to store as the project's prompt, None for no change.
-        default: whether the command becomes the project's own.
-        log: whether what the agent writes is kept in a log.
     """
     token = os.urandom(16).hex()
-    environment = {**_inherited_environment(), TOKEN_VARIABLE: token}
+    environment = {**_inherited_environment(), VARIABLE: token}
     try:
         _keep_standard_descriptors_free()
-        capture = _capture() if log and directory is not None else None
-        child = _Child(command, environment, capture.fork if capture else os.fork)
+        way = (_capture() if request.log and directory is not None else None) or _Direct()
+        child = _Child(command, environment, way.fork)
     except OSError as error:
         say(f"this run is not recorded: no process or descriptor is to be had ({error.strerror})")
         _become(command, environment)
-    record = None
+    record = _begin(command, request, directory, token, child.pid)
+    if directory is not None:
+        way.open(directory, token)
+    child.release()
+    status = way.wait_for(child.pid, after=CALM_AFTER, attend=record.attend if record else lambda: None)
+    ended_at = time.time()
+    way.drain()
+    refused = child.refusal()
+    if refused is not None:
+        _say_refused(command[0], refused)
+    if record is not None:
+        record.finish(status, ended_at=ended_at, refused=refused)
+    if refused is None:
+        _look_behind((child.pid, *way.leaders), token, record, reap=request.reap)
+    way.close()
+    end_as(status)
+
+
+def _capture() -> Capture | None:
+    from supervisor.wrap.capture import capture_for  # noqa: PLC0415  a run without a log does not pay for it
+
+    return capture_for(say)
+
+
+class _Direct:
+    """The way without a log: the agent has the person's own terminal and streams. A `Capture` of nothing."""
+
+    leaders = ()
+
+    def __init__(self) -> None:
+        self._screen = Screen()
+        self._status = 0
+
+    def fork(self) -> int:
+        return os.fork()
+
+    def open(self, directory: str, token: str) -> None:
+        pass
+
+    def wait_for(self, agent: int, /, *, after: float, attend: Callable[[], float | None]) -> int:
+        self._status = wait_for(agent, after=after, attend=attend)
+        return self._status
+
+    def drain(self) -> None:
+        self._screen.put_right(self._status)
+
+    def close(self) -> None:
+        pass
+
+
+def _begin(command: list[str], request: Request, directory: str | None, token: str, agent: int) -> Record | None:
+    """Begin the run's record; None, and a line, where there can be none."""
     try:
         if directory is None:
             raise FileNotFoundError("the current directory has been deleted")
@@ -81,37 +128,37 @@ def launch(
             cli=command[0],
             args=command[1:],
             cwd=_working_directory(),
-            prompt=prompt,
-            set_default=default or prompt is not None,
-            stamp=stamp_of(child.pid),
+            prompt=request.prompt,
+            set_default=request.default or request.prompt is not None,
+            stamp=stamp_of(agent),
             owner=(own, start_ticks(own)),
         )
         record = Record(run, say)
         record.begin()
     except Exception as error:  # noqa: BLE001  no trouble of ours may keep the agent from starting
         say(f"this run is not recorded: {str(error) or type(error).__name__}")
-    if capture is not None and directory is not None:
-        capture.open(directory, token)
-    child.release()
-    wait = capture.wait_for if capture else wait_for
-    status = wait(child.pid, after=CALM_AFTER, attend=record.attend if record else lambda: None)
-    ended_at = time.time()
-    if capture is not None:
-        capture.drain()
-    refused = child.refusal()
-    if refused is not None:
-        _say_refused(command[0], refused)
-    if record is not None:
-        record.finish(status, ended_at=ended_at, refused=refused)
-    if capture is not None:
-        capture.close()
-    end_as(status)
+        return None
+    return record
 
 
-def _capture() -> Capture | None:
-    from supervisor.wrap.capture import capture_for  # noqa: PLC0415  a run without a log does not pay for it
+def _look_behind(leaders: tuple[int, ...], token: str, record: Record | None, *, reap: bool) -> None:
+    """Deal with what the agent has left behind; whatever goes wrong with that, its end comes through.
 
-    return capture_for(say)
+    Args:
+        leaders: pids of the agent and of others of ours that may have led a session or group.
+        token: the run's.
+        record: the run's record, for what is to be added.
+        reap: whether to end what is left.
+    """
+    try:
+        from supervisor.process.leftovers import Run  # noqa: PLC0415  loaded by `Record.attend`
+        from supervisor.wrap.leftovers import tidy  # noqa: PLC0415  the same
+
+        left = tidy(Run(token, leaders, record.start_ticks if record else None), reap=reap, say=say)
+        if record is not None and left:
+            record.add(left)
+    except Exception as error:  # noqa: BLE001  as above
+        say(f"what the agent has left behind is not known: {type(error).__name__}: {error}")
 
 
 class _Child:

@@ -24,6 +24,7 @@ OPTIONS = (
     Option("--prompt", "TEXT", "Store TEXT as the project's prompt and give it to the agent as its last argument."),
     Option("--default", None, "Make CLI the project's default command, which a bare `wrap` starts."),
     Option("--log", None, "Keep what the agent writes in a log; see `logs`."),
+    Option("--reap", None, "End what the agent leaves behind: SIGTERM, and SIGKILL after 5 seconds."),
 )
 
 _BY_NAME = {option.name: option for option in OPTIONS}
@@ -36,7 +37,7 @@ class UsageError(Exception):
 class Request:
     """What the person asked ``wrap`` to do. ``command`` is empty for the project's default command."""
 
-    __slots__ = ("command", "default", "log", "project", "prompt")
+    __slots__ = ("command", "default", "log", "project", "prompt", "reap")
 
     def __init__(
         self,
@@ -46,12 +47,14 @@ class Request:
         prompt: str | None = None,
         default: bool = False,
         log: bool = False,
+        reap: bool = False,
     ) -> None:
         self.command = command
         self.project = project
         self.prompt = prompt
         self.default = default
         self.log = log
+        self.reap = reap
 
 
 def asks_for_help(words: list[str]) -> bool:
@@ -103,4 +106,5 @@ def parse(words: list[str]) -> Request:
         prompt=values.get("prompt"),
         default="default" in flags,
         log="log" in flags,
+        reap="reap" in flags,
     )

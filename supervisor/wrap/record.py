@@ -14,7 +14,7 @@ from supervisor.store import connection as connections, recording
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from supervisor.models import Circumstances, Ending
     from supervisor.process.surroundings import OomKills, Surroundings
@@ -72,7 +72,9 @@ class Record:
         try:
             import resource  # noqa: F401, PLC0415  for `supervisor.wrap.signals.end_as`
 
-            import supervisor.ending  # noqa: F401, PLC0415  with dataclasses: 10 ms that the agent need not wait for
+            import supervisor.ending  # noqa: PLC0415  with dataclasses: 10 ms that the agent need not wait for
+            import supervisor.process.tree  # noqa: PLC0415  for `supervisor.wrap.signals`
+            import supervisor.wrap.leftovers  # noqa: F401, PLC0415  for `supervisor.wrap.launch`
 
             self._look_around()
         except Exception as error:  # noqa: BLE001  as everywhere here
@@ -105,6 +107,22 @@ class Record:
             connections.sync(self._run.directory)
         except OSError:
             pass  # it is recorded; only a power cut could still take it back
+
+    @property
+    def start_ticks(self) -> int | None:
+        """When the agent started, in clock ticks since boot, None where that is not known."""
+        return self._run.stamp["start_ticks"]
+
+    def add(self, evidence: Mapping[str, object]) -> None:
+        """Add to the recorded ending what has become known since."""
+        try:
+            from supervisor.store.addenda import add_evidence  # noqa: PLC0415  rarely needed
+
+            self._connection, _ = connections.open_for_writing(self._run.directory, create=False, timeout=FIRST_WAIT)
+            add_evidence(self._connection, self._run.token, evidence)
+            self._close()
+        except Exception as error:  # noqa: BLE001  as everywhere here
+            self._warn(f"what it has left behind is not recorded: {type(error).__name__}: {error}")
 
     def _look_around(self) -> None:
         """Sample what may explain the end: the wrapper shares its agent's terminal, session and memory limits."""

@@ -53,6 +53,7 @@ class Relay:
     """
 
     def __init__(self, warn: Callable[[str], None]) -> None:
+        self.leaders: tuple[int, ...] = ()
         self._warn = warn
         self._copy = Copy(warn)
         self._outer = Terminal(0, 1)
@@ -81,6 +82,7 @@ class Relay:
         if self._shim == 0:
             self._become_shim(report, control)
             return 0
+        self.leaders = (self._shim,)
         for descriptor in (report, control, self._slave):
             os.close(descriptor)
         os.set_blocking(self._master, False)
@@ -146,8 +148,9 @@ class Relay:
                 return  # those that the agent has left behind keep its terminal open
             if self._move_now(self._output, QUIET):
                 heard = time.monotonic()
-            if self._is_told_to_give_up():
-                return
+            assert self._signals is not None  # noqa: S101  `wait_for` has set it
+            if self._signals.take_until(_GIVE_UP):
+                return  # somebody wants us to end though the terminal does not take what is left
 
     def close(self) -> None:
         """Close the log, and say what has gone wrong with it."""
@@ -340,11 +343,3 @@ class Relay:
         while (received := self._signals.take()) is not None:
             if received.number != signal.SIGCHLD:
                 signal.pidfd_send_signal(self._pidfd, received.number)
-
-    def _is_told_to_give_up(self) -> bool:
-        """Tell whether somebody wants us to end though the terminal does not take what the agent has left."""
-        assert self._signals is not None  # noqa: S101  `wait_for` has set it
-        while (received := self._signals.take()) is not None:
-            if received.number in _GIVE_UP:
-                return True
-        return False

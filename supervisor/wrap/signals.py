@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 _PYTHON_IGNORES = (signal.SIGPIPE, signal.SIGXFSZ)
 """Python ignores these from its start, so what they were before is not known: the agent gets the default."""
 
+_TO_ALL = frozenset({signal.SIGTERM, signal.SIGHUP})
+"""Signals that end an agent, and so go to all of its processes: not every launcher passes them on, or ends by them."""
+
 _FROM_TERMINAL = frozenset(
     {signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGWINCH}
 )
@@ -189,12 +192,29 @@ def _descends_from(agent: int, pid: int) -> bool:
     return pid == agent
 
 
+def _family_of(agent: int) -> list[tuple[int, int]]:
+    try:
+        from supervisor.process import tree  # noqa: PLC0415  loaded by `supervisor.wrap.record.Record.attend`
+
+        return tree.family_of(agent)
+    except (ImportError, OSError):  # no descriptor is left, or we have been uninstalled: then to the agent alone
+        return []
+
+
 def send(agent: int, number: int) -> None:
-    """Send the agent a signal; it has not been reaped, so its pid is its own."""
+    """Send the agent, which has not been reaped, a signal, and one that is to end it to all below it.
+
+    What a process sends to our whole group looks like what it sends to us, and comes twice, as under timeout(1).
+    """
+    family = _family_of(agent) if number in _TO_ALL else []  # once the agent has ended nobody could tell
     try:  # noqa: SIM105  contextlib costs a wrapped agent 3 ms
         os.kill(agent, number)
     except PermissionError:  # it has become another user's
         pass
+    if family:
+        from supervisor.process import tree  # noqa: PLC0415  loaded already
+
+        tree.signal_family(family, number)
 
 
 def _forbid_core() -> None:

@@ -12,6 +12,7 @@ from supervisor.log.folder import ERRORS, OUTPUT
 from supervisor.wrap.capture import Copy
 from supervisor.wrap.channel import PIECE, Channel, Waiter, own_description, wanted_of
 from supervisor.wrap.pending import LOOK_EVERY, PendingSignals
+from supervisor.wrap.screen import Screen
 from supervisor.wrap.signals import wait_for
 
 TYPE_CHECKING = False
@@ -44,7 +45,11 @@ class Tee:
         warn: takes a line about what is not logged.
     """
 
+    leaders = ()
+
     def __init__(self, warn: Callable[[str], None]) -> None:
+        self._screen = Screen()
+        self._status = 0
         streams = redirected()
         if len(streams) == 2 and _is_one(1, 2):
             streams = [1]  # one pipe for both keeps the order in which the agent writes
@@ -82,7 +87,8 @@ class Tee:
     def wait_for(self, agent: int, /, *, after: float, attend: Callable[[], float | None]) -> int:
         """Wait for the agent, passing on what it writes."""
         self._signals = PendingSignals()
-        return wait_for(agent, after=after, attend=attend, next_signal=self._next_signal)
+        self._status = wait_for(agent, after=after, attend=attend, next_signal=self._next_signal)
+        return self._status
 
     def drain(self) -> None:
         """Pass on what stands in the pipes, as far as it is taken at once."""
@@ -90,6 +96,7 @@ class Tee:
             for _ in range(_MOST_HELD // PIECE):  # more is not the agent's, but of those it has left behind
                 if channel.is_full or channel.broken or not channel.read():
                     break
+        self._screen.put_right(self._status)
 
     def close(self) -> None:
         """Leave the pipes to a process that goes on as long as anybody has them: what the agent has left behind.

@@ -145,3 +145,9 @@ def test_this_system() -> None:
     assert procfs.pid_max() > os.getpid()
     assert procfs.is_ours()
     assert os.getpid() in procfs.processes()
+
+
+def test_name(processes: Processes) -> None:
+    """A process's name is what it goes by in the kernel, whatever its bytes; one that is gone has none."""
+    assert procfs.name(named(processes, b"a )\xff\n")) == "a )\udcff\n"
+    assert procfs.name((1 << 22) + 1) is None

@@ -27,6 +27,7 @@ from supervisor.why import Account, account_of, signal_text
 
 HOSTILE = "\x1b]0;owned\x07\x1b[2J\x9b31m\x7f\u202e\u2066\r\n\x00evil"
 ENDED = 1_795_500_000.25
+LEFT = {"pid": 5, "name": "node x.js", "age": 1.5, "fate": "left"}
 BY_OWN_WORDS = {
     Cause.EXITED: "it exited by itself",
     Cause.STOPPED: "it was stopped",
@@ -250,6 +251,11 @@ def test_who_stopped_it(evidence: dict[str, object], term_signal: int, text: str
         ("suspended_seconds", 60, "slept for 60 s"),
         ("clock_stepped_seconds", -3600, "set by -3600 s"),
         ("error", "ENOENT", "the system said: ENOENT"),
+        ("left", [LEFT, {**LEFT, "fate": "kept"}], "it left processes behind: 5 node x.js (left), 5 node x.js (kept)"),
+        ("left", [LEFT, {"pid": 5}], "left: [{"),
+        ("left", [LEFT, 7], "left: [{"),
+        ("left", "many", "left: many"),
+        ("left_more", 3, "and 3 more"),
         ("phase_of_the_moon", "full", "phase_of_the_moon: full"),
         ("weight", 3.5, "weight: 3.5"),
         ("nothing", None, "nothing: None"),

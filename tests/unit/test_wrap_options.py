@@ -122,3 +122,12 @@ def test_refusals_name_the_option(words: list[str]) -> None:
     """What is wrong is said with the option's name."""
     with pytest.raises(UsageError, match=words[0].partition("=")[0]):
         parse(words)
+
+
+@pytest.mark.parametrize("words", [["--reap", "claude"], ["claude", "--reap"], ["--reap", "--", "--reap"]])
+def test_reap(words: list[str]) -> None:
+    """Whether to end what is left behind is read alike by both, and is the agent's own word behind its name."""
+    context = wrap.make_context("wrap", list(words), parent=click.Context(cli, **cli.context_settings))
+    read = [parse(words), request_of(**context.params)]
+    assert [one.reap for one in read] == [words[0] == "--reap"] * 2
+    assert read[0].command == read[1].command != []
