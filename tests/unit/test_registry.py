@@ -239,7 +239,7 @@ def test_announce_only_warns(project: Path, monkeypatch: pytest.MonkeyPatch, cap
 
 def test_who_comes_late_weakens_nothing(project: Path, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two that add a store at once leave the stronger origin there, whoever is the last to write."""
-    read, looks = registry._read, []
+    read, looks = registry._read, list[str]()
 
     def read_too_early(path: str) -> Entry | None:
         if looks:
