@@ -10,6 +10,7 @@ from supervisor.cli import output, texts
 from supervisor.cli.listing import print_runs
 from supervisor.cli.options import MOMENT, json_option, limit_option
 from supervisor.errors import SuperviseError
+from supervisor.masking import is_masked
 from supervisor.models import RunStatus
 from supervisor.store.store import Store
 from supervisor.views import (
@@ -149,6 +150,7 @@ def _fields(view: RunView) -> list[tuple[str, str]]:
         ("project", view.detail.dir or ""),
         ("store of", view.directory if view.directory != view.detail.dir else ""),
         ("command", texts.command_text(view)),
+        ("secrets", "masked: it cannot be started again from this record" if is_masked(run.args) else ""),
         ("pid", texts.pid_text(view)),
         ("status", texts.status_text(view)),
         ("process", f"{verdict.state}: {verdict.reason}" if verdict else ""),

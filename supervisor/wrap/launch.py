@@ -7,6 +7,7 @@ import os
 import sys
 import time
 
+from supervisor.masking import masked, masked_text
 from supervisor.process.stamp import stamp_of, start_ticks
 from supervisor.store.recording import NewRun
 from supervisor.wrap.record import Record
@@ -73,9 +74,9 @@ def launch(command: list[str], *, directory: str | None, prompt: str | None, def
             token=token,
             directory=directory,
             cli=command[0],
-            args=command[1:],
+            args=masked(command[1:], environment),
             cwd=_working_directory(),
-            prompt=prompt,
+            prompt=None if prompt is None else masked_text(prompt, environment),
             set_default=default or prompt is not None,
             stamp=stamp_of(child.pid),
             owner=(own, start_ticks(own)),
