@@ -9,6 +9,7 @@ import click
 from supervisor.cli import output, texts
 from supervisor.cli.listing import print_runs
 from supervisor.cli.options import MOMENT, json_option, limit_option
+from supervisor.cli.spooled import take_spooled
 from supervisor.errors import SuperviseError
 from supervisor.masking import is_masked
 from supervisor.models import RunStatus
@@ -35,6 +36,7 @@ _all = click.option("--all", "everywhere", is_flag=True, help="The runs of all k
 @click.group
 def runs() -> None:
     """List, show and delete runs."""
+    take_spooled()
 
 
 @runs.command("list")

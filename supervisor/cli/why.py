@@ -8,6 +8,7 @@ import click
 
 from supervisor.cli import output
 from supervisor.cli.options import json_option
+from supervisor.cli.spooled import take_spooled
 from supervisor.views import find_run
 from supervisor.why import Account, account_of
 
@@ -17,6 +18,7 @@ from supervisor.why import Account, account_of
 @json_option
 def why(run: str, as_json: bool) -> None:
     """Tell how and why RUN ended, with the evidence, how sure that is, and what to do next."""
+    take_spooled()
     view = find_run(run)
     account = account_of(view.detail, view.verdict, name=output.run_name(view))
     if as_json:

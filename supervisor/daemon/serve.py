@@ -13,6 +13,7 @@ from supervisor.daemon.discover import discover
 from supervisor.daemon.jobs import SWEEP_EVERY, start_jobs
 from supervisor.daemon.lock import DaemonLock
 from supervisor.daemon.means import Means
+from supervisor.daemon.spooled import SpoolWatch
 from supervisor.daemon.supervisor import Supervisor
 from supervisor.daemon.watch import Changes
 from supervisor.process.abilities import Abilities, abilities
@@ -56,6 +57,7 @@ class _Daemon:
         self._discovers = discovers
         self._supervisor = Supervisor(Means(fd_limit=_raise_fd_limit()))
         self._registry_changed = Changes(paths.registry_dir())
+        self._spool = SpoolWatch(self._supervisor.means.clock)
         self._next_beat: asyncio.TimerHandle | None = None
         self._folders = _folder_watch()
         self._watched: set[str] = set()
@@ -93,6 +95,7 @@ class _Daemon:
     def _beat(self) -> None:
         """Tick, and come again when the next thing is due."""
         try:
+            self._spool.take()
             if self._registry_changed():
                 self._follow_registry()
             self._supervisor.tick()
@@ -131,7 +134,7 @@ class _Daemon:
         if self._folders is None:
             return
         stores = {os.path.dirname(store_file(directory)) for directory in self._supervisor.stores}
-        wanted = {paths.registry_dir(), *stores}
+        wanted = {paths.registry_dir(), paths.spool_dir(), *stores}
         for folder in self._watched - wanted:
             self._folders.remove(folder)
         silent = {folder for folder in wanted - self._watched if on_shared_file_system(folder)}
