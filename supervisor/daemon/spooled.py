@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 
 from supervisor import paths
-from supervisor.daemon.bindings import RETRY
+from supervisor.daemon.bindings import LONGEST_RETRY, RETRY
 from supervisor.daemon.watch import Changes
 from supervisor.spool.applying import Applied, apply_spooled
 
@@ -24,11 +24,14 @@ class SpoolWatch:
         self._changed = Changes(paths.spool_dir())
         self._clock = clock
         self._due: float | None = None
+        self._pause = RETRY
         self._told: set[str] = set()
 
     def take(self) -> None:
         """Bring what is spooled into its stores, if something is new there or it is time to try again."""
-        if not self._changed() and (self._due is None or self._clock() < self._due):
+        if self._changed():
+            self._pause = RETRY
+        elif self._due is None or self._clock() < self._due:
             return
         try:
             applied = apply_spooled()
@@ -42,6 +45,7 @@ class SpoolWatch:
             for trouble in sorted(told - self._told):
                 log.warning("%s", trouble)
         self._told = told
-        self._due = self._clock() + RETRY if told else None
+        self._due = self._clock() + self._pause if told else None
+        self._pause = min(2 * self._pause, LONGEST_RETRY)
         if applied.files:
             log.info("recorded what had been kept in the spool: %s", applied.files)
