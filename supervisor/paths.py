@@ -1,4 +1,4 @@
-"""Where the user-level files live: the registry, the daemon's lock, logs.
+"""Where the user-level files live: the registry, the spool, the daemon's lock, logs.
 
 They follow the platform (platformdirs), never the runtime folder: that one is missing under cron and plain ssh, and
 two places for one lock would be two daemons.
@@ -25,6 +25,11 @@ def state_dir() -> str:
 def registry_dir() -> str:
     """Return the folder that holds one file per known store."""
     return _private_folder(os.path.join(state_dir(), "registry"))
+
+
+def spool_dir() -> str:
+    """Return the folder that keeps what could not be written into its store."""
+    return _private_folder(os.path.join(state_dir(), "spool"))
 
 
 def log_dir() -> str:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from supervisor.masking import is_masked
 from supervisor.models import Cause, Ending, Rank, RunDetail, RunStatus
 from supervisor.process.judge import TIES, State, Verdict
 
@@ -295,5 +296,7 @@ def _start_again(detail: RunDetail) -> Iterator[str]:
     wrap = f"cd {shlex.quote(detail.dir)} && agent-yes-supervise wrap {guard}{shlex.quote(detail.cli)}"
     if name in _CONTINUE:
         yield f"go on with its conversation: {wrap} {_CONTINUE[name]}"
+    elif is_masked(detail.run.args):
+        yield "start it again by hand: its arguments held secrets, which are not stored"
     elif "args" not in detail.run.junk:
         yield f"start it again: {' '.join([wrap, *map(shlex.quote, detail.run.args)])}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import sqlite3
 import sys
@@ -10,6 +11,7 @@ import time
 import traceback
 
 from supervisor import __version__, paths
+from supervisor.masking import masked
 
 
 def report(words: list[str]) -> str:
@@ -22,7 +24,7 @@ def report(words: list[str]) -> str:
         (
             f"agent-yes-supervise {__version__}, Python {sys.version}",
             f"{platform.platform()}, SQLite {sqlite3.sqlite_version}",
-            f"command: {words}",
+            f"command: {masked(words, os.environ)}",
             "",
             traceback.format_exc(),
         )

@@ -45,10 +45,12 @@ def daemon(sweep_every: float, discover: bool, verbose: bool) -> None:
 @json_option
 def scan(directory: str | None, no_wait: bool, as_json: bool) -> None:
     """Look once at every running row of all known stores, settle the dead ones, and tell which."""
-    from supervisor.daemon.scan import scan as run_scan  # noqa: PLC0415  only a scan needs it
+    from supervisor.cli.spooled import take_spooled  # noqa: PLC0415  only a scan needs it
+    from supervisor.daemon.scan import scan as run_scan  # noqa: PLC0415  the same
     from supervisor.views import find_project, known_directories  # noqa: PLC0415  the same
 
     _log_to_stderr(logging.WARNING)
+    take_spooled()
     result = run_scan([find_project(directory)] if directory else known_directories(), waits=not no_wait)
     _print_as_json(result) if as_json else _print(result)
 

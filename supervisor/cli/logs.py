@@ -10,6 +10,7 @@ from collections.abc import Callable
 import click
 
 from supervisor.cli import output
+from supervisor.cli.spooled import take_spooled
 from supervisor.errors import NotFound
 from supervisor.log.folder import ERRORS, is_token
 from supervisor.log.lines import LogLines, readers_of
@@ -31,6 +32,7 @@ def logs(run: str, follow: bool, lines: int | None, raw: bool) -> None:
 
     What it wrote to stderr, where that was redirected, goes to stderr.
     """
+    take_spooled()
     view = find_run(run)
     streams = {stream: (_Raw if raw else _Rendered)(reader, stream) for stream, reader in _readers(view).items()}
     for stream in streams.values():

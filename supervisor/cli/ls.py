@@ -9,6 +9,7 @@ import click
 from supervisor.cli import output, texts
 from supervisor.cli.listing import print_runs
 from supervisor.cli.options import DEFAULT_LIMIT, json_option
+from supervisor.cli.spooled import take_spooled
 from supervisor.models import RunStatus
 from supervisor.views import Overview, RunView, known_directories, runs_of, short_names
 
@@ -30,6 +31,7 @@ def ls(everything: bool, watch: bool, as_json: bool) -> None:
     if watch and as_json:
         raise click.UsageError("--watch and --json exclude each other")
     while True:
+        take_spooled()
         overview = _overview(everything=everything)
         if watch:
             click.clear()

@@ -8,6 +8,7 @@ import click
 
 from supervisor.cli import output, texts
 from supervisor.cli.options import json_option
+from supervisor.cli.spooled import take_spooled
 from supervisor.cli.table import print_table
 from supervisor.errors import SuperviseError
 from supervisor.models import RunStatus
@@ -29,6 +30,7 @@ _HEADINGS = ("PROJECT", *_COUNTS, "SUCCESS", "LAST RUN", "STORE OF", "COMMAND")
 @click.group
 def projects() -> None:
     """List, show and delete projects."""
+    take_spooled()
 
 
 @projects.command("list")

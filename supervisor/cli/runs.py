@@ -9,8 +9,10 @@ import click
 from supervisor.cli import output, texts
 from supervisor.cli.listing import print_runs
 from supervisor.cli.options import MOMENT, json_option, limit_option
+from supervisor.cli.spooled import take_spooled
 from supervisor.errors import SuperviseError
 from supervisor.log import folder
+from supervisor.masking import is_masked
 from supervisor.models import RunStatus
 from supervisor.store.store import Store
 from supervisor.views import (
@@ -35,6 +37,7 @@ _all = click.option("--all", "everywhere", is_flag=True, help="The runs of all k
 @click.group
 def runs() -> None:
     """List, show and delete runs."""
+    take_spooled()
 
 
 @runs.command("list")
@@ -160,6 +163,7 @@ def _fields(view: RunView) -> list[tuple[str, str]]:
         ("project", view.detail.dir or ""),
         ("store of", view.directory if view.directory != view.detail.dir else ""),
         ("command", texts.command_text(view)),
+        ("secrets", "masked: it cannot be started again from this record" if is_masked(run.args) else ""),
         ("pid", texts.pid_text(view)),
         ("status", texts.status_text(view)),
         ("process", f"{verdict.state}: {verdict.reason}" if verdict else ""),

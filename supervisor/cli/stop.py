@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from supervisor.cli import output
+from supervisor.cli.spooled import take_spooled
 from supervisor.models import RunStatus
 from supervisor.stop import Order, asker, stop as end_run
 from supervisor.views import find_run
@@ -33,6 +34,7 @@ def kill(run: str) -> None:
 
 
 def _end(word: str, order: Order, timeout: float) -> None:
+    take_spooled()
     view = find_run(word)
     ended = end_run(view.directory, view.detail.run.id, order, by=asker(), timeout=timeout)
     code = "" if ended.exit_code is None else f" with {ended.exit_code}"

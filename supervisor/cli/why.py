@@ -8,6 +8,7 @@ import click
 
 from supervisor.cli import output
 from supervisor.cli.options import json_option
+from supervisor.cli.spooled import take_spooled
 from supervisor.errors import SuperviseError
 from supervisor.log.folder import ERRORS, OUTPUT, is_token
 from supervisor.views import RunView, find_run
@@ -23,6 +24,7 @@ _HEADINGS = {OUTPUT: "last output", ERRORS: "last errors"}
 @json_option
 def why(run: str, as_json: bool) -> None:
     """Tell how and why RUN ended, with the evidence, how sure that is, and what to do next."""
+    take_spooled()
     view = find_run(run)
     account = account_of(view.detail, view.verdict, name=output.run_name(view))
     if as_json:

@@ -15,6 +15,7 @@ from supervisor.daemon.durability import Syncer
 from supervisor.daemon.jobs import SWEEP_EVERY, start_jobs
 from supervisor.daemon.lock import DaemonLock
 from supervisor.daemon.means import Means
+from supervisor.daemon.spooled import SpoolWatch
 from supervisor.daemon.supervisor import Supervisor
 from supervisor.daemon.watch import Changes
 from supervisor.process.abilities import Abilities, abilities
@@ -64,6 +65,7 @@ class _Daemon:
         )
         self._supervisor = Supervisor(means)
         self._registry_changed = Changes(paths.registry_dir())
+        self._spool = SpoolWatch(self._supervisor.means.clock)
         self._next_beat: asyncio.TimerHandle | None = None
         self._folders = _folder_watch()
         self._watched: set[str] = set()
@@ -102,6 +104,7 @@ class _Daemon:
     def _beat(self) -> None:
         """Tick, and come again when the next thing is due."""
         try:
+            self._spool.take()
             if self._registry_changed():
                 self._follow_registry()
             self._supervisor.tick()
@@ -140,7 +143,7 @@ class _Daemon:
         if self._folders is None:
             return
         stores = {os.path.dirname(store_file(directory)) for directory in self._supervisor.stores}
-        wanted = {paths.registry_dir(), *stores}
+        wanted = {paths.registry_dir(), paths.spool_dir(), *stores}
         for folder in self._watched - wanted:
             self._folders.remove(folder)
         silent = {folder for folder in wanted - self._watched if on_shared_file_system(folder)}

@@ -30,7 +30,7 @@ def store_file(directory: str) -> str:
 
 
 def open_for_writing(
-    directory: str, *, create: bool = True, timeout: float = BUSY_TIMEOUT
+    directory: str, *, create: bool = True, timeout: float = BUSY_TIMEOUT, durable: bool = False
 ) -> tuple[sqlite3.Connection, Schema]:
     """Open the store of ``directory``, making the folder, the file and the tables where they are missing.
 
@@ -38,6 +38,7 @@ def open_for_writing(
         directory: the project's physical directory.
         create: whether a missing store is made; otherwise it is an error.
         timeout: seconds to wait for locks, now and in every later statement.
+        durable: whether each commit is to outlive a power cut.
 
     Raises:
         StoreMissing: there is no store and ``create`` is false, or no such directory.
@@ -60,7 +61,7 @@ def open_for_writing(
         schema = schemas.Schema(connection)
         _refuse_intruders(directory, schema)
         _switch_to_wal(connection, time.monotonic() + timeout)
-        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
         connection.execute("PRAGMA foreign_keys = ON")
         schema = schemas.create_or_migrate(connection, schema, time.time_ns() // 1_000_000)
         if schema.version > schemas.NEWEST:

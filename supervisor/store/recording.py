@@ -111,9 +111,9 @@ class NewRun:
 
 
 def begin_run(connection: sqlite3.Connection, run: NewRun) -> int:
-    """Record that a run begins, with its project where that is new, and return its id."""
+    """Record that a run begins, with its project where that is new, and return its id; known, it stays as it is."""
     with Transaction(connection):
-        return _insert_run(connection, run)
+        return _run_of(connection, run)
 
 
 def finish_run(connection: sqlite3.Connection, run: NewRun, ending: Ending) -> int:
@@ -122,14 +122,21 @@ def finish_run(connection: sqlite3.Connection, run: NewRun, ending: Ending) -> i
     The owner's word outranks every other: whatever status stands there is replaced.
     """
     with Transaction(connection):
-        known = connection.execute("SELECT run_id FROM run_process WHERE token = ?", (run.token,)).fetchone()
-        run_id: int = known[0] if known else _insert_run(connection, run)
-        ending = _heeding_request(connection, run_id, ending)
-        connection.execute(
-            "UPDATE runs SET status = ?, exit_code = ?, ended_at = ? WHERE id = ?",
-            (ending.status, ending.exit_code, _ms(ending.ended_at), run_id),
-        )
-        _replace_ending(connection, run_id, ending)
+        run_id = _run_of(connection, run)
+        _end_by_owner(connection, run_id, ending)
+        return run_id
+
+
+def adopt_run(connection: sqlite3.Connection, run: NewRun, ending: Ending | None) -> int:
+    """Record a run that has been kept elsewhere meanwhile, and its ending if it has one; return its id.
+
+    What the store knows already by the run's token stays as it is, so that doing this again changes nothing.
+    """
+    with Transaction(connection):
+        started_at = run.stamp["started_at"]
+        run_id = _run_of(connection, run, late=None if started_at is None else _ms(started_at))
+        if ending is not None and not _has_owners_word(connection, run_id):
+            _end_by_owner(connection, run_id, ending)
         return run_id
 
 
@@ -156,13 +163,21 @@ def retract(connection: sqlite3.Connection, claim: Claim) -> bool:
         return written == 1
 
 
-def insert_run(connection: sqlite3.Connection, pid: int, project_id: int, args: Sequence[str]) -> int:
-    """Insert a running row as the original's createRun does, inside the caller's transaction; return its id."""
+def insert_run(
+    connection: sqlite3.Connection, pid: int, project_id: int, args: Sequence[str], *, late: int | None = None
+) -> int:
+    """Insert a running row as the original's createRun does, inside the caller's transaction; return its id.
+
+    ``late`` is when the run began, in Unix milliseconds, if that is not now.
+    """
     run_id = connection.execute(
         "INSERT INTO runs (pid, project_id, status, args) VALUES (?, ?, 'running', ?)",
         (pid, project_id, as_json_array(args)),
     ).lastrowid
-    connection.execute("UPDATE projects SET last_run_at = ? WHERE id = ?", (now_ms(), project_id))
+    connection.execute(
+        "UPDATE projects SET last_run_at = ? WHERE id = ? AND (? IS NULL OR coalesce(last_run_at, 0) < ?)",
+        (late or now_ms(), project_id, late, late),
+    )
     return run_id or 0
 
 
@@ -204,15 +219,37 @@ def insert_process(
     )
 
 
-def _insert_run(connection: sqlite3.Connection, run: NewRun) -> int:
-    run_id = insert_run(connection, run.stamp["pid"], _project_of(connection, run), run.args)
+def _run_of(connection: sqlite3.Connection, run: NewRun, *, late: int | None = None) -> int:
+    """Return the id of the run with that token, which is inserted where the store does not know it."""
+    known = connection.execute("SELECT run_id FROM run_process WHERE token = ?", (run.token,)).fetchone()
+    run_id: int = known[0] if known else _insert_run(connection, run, late)
+    return run_id
+
+
+def _end_by_owner(connection: sqlite3.Connection, run_id: int, ending: Ending) -> None:
+    ending = _heeding_request(connection, run_id, ending)
+    connection.execute(
+        "UPDATE runs SET status = ?, exit_code = ?, ended_at = ? WHERE id = ?",
+        (ending.status, ending.exit_code, _ms(ending.ended_at), run_id),
+    )
+    _replace_ending(connection, run_id, ending)
+
+
+def _has_owners_word(connection: sqlite3.Connection, run_id: int) -> bool:
+    found = connection.execute("SELECT 1 FROM run_ending WHERE run_id = ? AND rank > ?", (run_id, _KERNEL)).fetchone()
+    return found is not None
+
+
+def _insert_run(connection: sqlite3.Connection, run: NewRun, late: int | None) -> int:
+    run_id = insert_run(connection, run.stamp["pid"], _project_of(connection, run, late), run.args, late=late)
     if run.stamp["started_at"] is not None:  # a locked store may have kept us from writing this any earlier
         connection.execute("UPDATE runs SET started_at = ? WHERE id = ?", (int(run.stamp["started_at"]), run_id))
     insert_process(connection, run_id, run.stamp, by="wrap", owner=run.owner, token=run.token, cli=run.cli, cwd=run.cwd)
     return run_id
 
 
-def _project_of(connection: sqlite3.Connection, run: NewRun) -> int:
+def _project_of(connection: sqlite3.Connection, run: NewRun, late: int | None) -> int:
+    """Return the id of the run's project; what has been made its default since a late run began stays."""
     directory, cli = as_stored_text(run.directory), as_stored_text(run.cli)
     prompt = None if run.prompt is None else as_stored_text(run.prompt)
     found = connection.execute("SELECT id FROM projects WHERE dir = CAST(? AS TEXT)", (directory,)).fetchone()
@@ -228,8 +265,8 @@ def _project_of(connection: sqlite3.Connection, run: NewRun) -> int:
     if run.set_default:
         connection.execute(
             "UPDATE projects SET cmd = CAST(? AS TEXT), prompt = coalesce(CAST(? AS TEXT), prompt), updated_at = ?"
-            " WHERE id = ?",
-            (cli, prompt, now_ms(), project_id),
+            " WHERE id = ? AND (? IS NULL OR iif(updated_at > 100000000000, updated_at, updated_at * 1000) <= ?)",
+            (cli, prompt, late or now_ms(), project_id, late, late),
         )
     return project_id
 

@@ -9,6 +9,7 @@ import sqlite3
 
 from supervisor import registry
 from supervisor.errors import SuperviseError
+from supervisor.masking import is_masked
 from supervisor.store.connection import translate
 from supervisor.store.store import Store
 
@@ -49,6 +50,10 @@ def default_command(directory: str | None, prompt: str | None) -> list[str]:
             f"the project's command {name!r} is no program on your PATH", "name the agent, with --default"
         )
     prompt = project.prompt if prompt is None else prompt
+    if prompt and prompt == project.prompt and is_masked([prompt]):
+        raise SuperviseError(
+            "the project's prompt held a secret, which is not stored", "give the prompt again: wrap --prompt TEXT"
+        )
     if prompt and not _can_be_passed_on(prompt):
         raise SuperviseError("the project's prompt cannot be an argument", "give another one: wrap --prompt TEXT")
     return [name, prompt] if prompt else [name]

@@ -7,6 +7,7 @@ import os
 import sys
 import time
 
+from supervisor.masking import masked, masked_text
 from supervisor.process.stamp import stamp_of, start_ticks
 from supervisor.process.token import VARIABLE
 from supervisor.store.recording import NewRun
@@ -66,7 +67,7 @@ def launch(command: list[str], request: Request, *, directory: str | None) -> No
     except OSError as error:
         say(f"this run is not recorded: no process or descriptor is to be had ({error.strerror})")
         _become(command, environment)
-    record = _begin(command, request, directory, token, child.pid)
+    record = _begin(command, request, directory, environment, child.pid)
     if directory is not None:
         way.open(directory, token)
     child.release()
@@ -116,19 +117,21 @@ class _Direct:
         pass
 
 
-def _begin(command: list[str], request: Request, directory: str | None, token: str, agent: int) -> Record | None:
+def _begin(
+    command: list[str], request: Request, directory: str | None, environment: dict[str, str], agent: int
+) -> Record | None:
     """Begin the run's record; None, and a line, where there can be none."""
     try:
         if directory is None:
             raise FileNotFoundError("the current directory has been deleted")
         own = os.getpid()
         run = NewRun(
-            token=token,
+            token=environment[VARIABLE],
             directory=directory,
             cli=command[0],
-            args=command[1:],
+            args=masked(command[1:], environment),
             cwd=_working_directory(),
-            prompt=request.prompt,
+            prompt=None if request.prompt is None else masked_text(request.prompt, environment),
             set_default=request.default or request.prompt is not None,
             stamp=stamp_of(agent),
             owner=(own, start_ticks(own)),

@@ -1,6 +1,7 @@
 """The record of a wrapped run: begun before the agent, finished after it, and never in its way.
 
-The agent comes first: whatever goes wrong here becomes one line on stderr.
+The agent comes first: what goes wrong here becomes one line on stderr, and what the store does not take is kept in the
+spool.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ FIRST_WAIT = 0.25
 """Seconds that an agent's start may wait for a locked store."""
 
 LATER_WAIT = 0.05
+LAST_WAIT = 5.0
+"""Seconds that the caller of an agent that has ended may wait for a locked store."""
+
 RETRY_EVERY = 0.25
 GIVE_UP_AFTER = connections.BUSY_TIMEOUT
 
@@ -49,12 +53,20 @@ class Record:
         self._pending = False
         self._announced = False
         self._warned = False
+        self._promised = False
+        self._kept: str | None = None
+        self._unkept: Exception | None = None
         self._before: Surroundings | None = None
         self._oom_kills: OomKills | None = None
 
     def begin(self) -> None:
-        """Record the beginning, waiting for the store at most `FIRST_WAIT`."""
+        """Record the beginning, waiting for the store at most `FIRST_WAIT`.
+
+        A store that this has made is made known at once: were we killed now, the daemon would not learn of the row.
+        """
         self._try_to_begin(FIRST_WAIT)
+        if self._begun and self._created:
+            self._announce()
 
     def attend(self) -> float | None:
         """Do what is left to do while the agent runs; return the seconds to the next time, None when all is done.
@@ -89,18 +101,25 @@ class Record:
             ended_at: when that was, in Unix seconds.
             refused: the errno with which it could not be started, None where it was.
         """
+        ending = None
         try:
+            ending = self._ending(wait_status, ended_at, refused)
             if self._connection is not None and self._file != self._file_now():
                 self._close()  # the store we began in is gone: the run goes whole into the one that stands there now
                 self._announced = self._created = False
             if self._connection is None:
-                self._open(connections.BUSY_TIMEOUT)
+                self._open(LAST_WAIT)
             assert self._connection is not None  # noqa: S101  _open has set it, or raised
-            self._connection.execute(f"PRAGMA busy_timeout = {connections.BUSY_TIMEOUT * 1000:.0f}")
-            recording.finish_run(self._connection, self._run, self._ending(wait_status, ended_at, refused))
+            self._connection.execute(f"PRAGMA busy_timeout = {LAST_WAIT * 1000:.0f}")
+            recording.finish_run(self._connection, self._run, ending)
+            self._take_back()
             self._announce()
             self._close()
         except Exception as error:  # noqa: BLE001  no trouble of ours may change how the agent's end is seen
+            if ending is None:
+                self._kept = None
+            else:
+                self._keep(ending)
             self._say(error)
             return
         try:  # noqa: SIM105  contextlib costs 1 ms before the agent's start
@@ -164,10 +183,37 @@ class Record:
             recording.begin_run(self._connection, self._run)
         except Exception as error:  # noqa: BLE001  no trouble of ours may keep the agent from starting
             self._pending = _is_lock(error)
+            if self._kept is None:
+                self._keep()
             if not self._pending:
                 self._say(error)
         else:
             self._begun, self._pending = True, False
+            self._take_back()
+
+    def _keep(self, ending: Ending | None = None) -> None:
+        """Keep in the spool what the store does not take."""
+        try:
+            from supervisor.spool import files  # noqa: PLC0415  rarely needed
+
+            before, self._kept = self._kept, None
+            self._kept = files.keep(self._run, ending)
+            if before is not None:
+                files.remove(self._run.token + files.BEGUN)
+        except Exception as error:  # noqa: BLE001  as everywhere here
+            self._unkept = error
+
+    def _take_back(self) -> None:
+        """Remove from the spool what the store has now; whoever finds it there would change nothing."""
+        if self._kept is None:
+            return
+        try:
+            from supervisor.spool import files  # noqa: PLC0415  loaded already
+
+            files.remove(self._run.token + files.BEGUN)
+            self._kept = None
+        except OSError:
+            pass
 
     def _open(self, timeout: float) -> None:
         if not os.path.lexists(connections.store_file(self._run.directory)):
@@ -200,14 +246,19 @@ class Record:
             self._warn(f"the daemon does not learn of this store: {type(error).__name__}: {error}")
 
     def _say(self, error: Exception) -> None:
-        if self._warned:
+        if self._warned and (self._kept is not None or not self._promised):
             return
-        self._warned = True
+        self._warned, self._promised = True, self._kept is not None
         if isinstance(error, sqlite3.Error):
             error = connections.translate(self._run.directory, error)
         what = "how this run ends" if self._begun else "this run"
         reason = str(error) if isinstance(error, StoreError) else f"{type(error).__name__}: {error}"
-        self._warn(f"{what} is not recorded: {reason}")
+        if self._kept is not None:
+            self._warn(f"{what} is not recorded yet: {reason}; it is kept in {self._kept} until it can be")
+        elif self._unkept is not None:
+            self._warn(f"{what} is not recorded: {reason}; nor can it be kept for later: {self._unkept}")
+        else:
+            self._warn(f"{what} is not recorded: {reason}")
 
 
 def _ending(wait_status: int, ended_at: float, refused: int | None) -> Ending:

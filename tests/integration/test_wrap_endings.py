@@ -209,7 +209,7 @@ def test_few_descriptors(project: Path, limit: int) -> None:
     if (project / ".agent-yes" / "store.sqlite").exists() and recorded_runs(project):
         assert recorded_run(project)["exit_code"] == 134
     else:
-        assert ended.stderr.startswith("agent-yes-supervise: this run is not recorded: ")
+        assert ended.stderr.startswith("agent-yes-supervise: this run is not recorded")
         assert ended.stderr.count("\n") == 1
 
 

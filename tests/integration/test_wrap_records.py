@@ -19,7 +19,10 @@ from wrapping import STORE, agent, children, is_stopped, recorded_run, recorded_
 
 from supervisor import registry
 from supervisor.process import procfs
+from supervisor.spool import files
+from supervisor.spool.applying import apply_spooled
 
+NOT_YET = "agent-yes-supervise: this run is not recorded yet: "
 NOT_RECORDED = "agent-yes-supervise: this run is not recorded: "
 
 
@@ -204,6 +207,24 @@ def no_privilege() -> None:
             assert ctypes.CDLL(None).prctl(24, capability) == 0  # PR_CAPBSET_DROP
 
 
+def repair(project: Path, how: str) -> None:
+    """Make a store that `spoil` has made unusable one that can be written, and fit for a reader of it."""
+    folder, store = project / ".agent-yes", project / STORE
+    if how == "read-only store":
+        folder.chmod(0o700)
+        store.chmod(0o600)
+    elif how == "store is a folder":
+        store.rmdir()
+    elif how in ("folder is a file", "folder is a link"):
+        folder.unlink()
+    elif how == "brings a trigger":
+        with sqlite3.connect(store) as connection:
+            connection.execute("DROP TRIGGER t")
+        connection.close()
+    elif how != "read-only directory":
+        store.rename(project / "damaged")
+
+
 def spoil(project: Path, how: str) -> None:
     """Make a project's store unusable."""
     folder, store = project / ".agent-yes", project / STORE
@@ -244,16 +265,29 @@ def spoil(project: Path, how: str) -> None:
     ],
 )
 def test_unusable_store(project: Path, how: str) -> None:
-    """Where the store cannot be written the agent runs as ever, and exactly one line says what is not recorded."""
+    """Where the store cannot be written the agent runs as ever; one line says so, and the run is recorded later."""
     spoil(project, how)
     try:
         ended = run_ours("wrap", "sh", "-c", "echo ran; exit 42", preexec_fn=no_privilege)
     finally:
         project.chmod(0o755)
     assert (ended.returncode, ended.stdout) == (42, "ran\n")
-    assert ended.stderr.startswith(NOT_RECORDED)
+    assert ended.stderr.startswith(NOT_YET)
+    assert f"; it is kept in {files.folder()} until it can be\n" in ended.stderr
     assert ended.stderr.count("\n") == 1
     assert not (project / "elsewhere" / "store.sqlite").exists()
+    if not how.startswith("read-only"):  # root may write all the same
+        (trouble,) = apply_spooled().troubles
+        assert str(trouble).startswith(f"1 run of {project} cannot be recorded yet (")
+    assert len(files.waiting()) == 1
+    repair(project, how)
+    for _ in range(2):
+        assert apply_spooled().troubles == []
+        run = recorded_runs(project)[-1]
+        assert len(recorded_runs(project)) == (2 if how in ("read-only store", "brings a trigger") else 1)
+        assert (run["status"], run["exit_code"], run["cause"], run["settled_by"]) == ("failed", 42, "exited", "wrap")
+    assert files.waiting() == []
+    assert registry.get(str(project)) is not None
 
 
 PATCHED = """
@@ -288,9 +322,11 @@ def test_locked_at_the_start(project: Path, processes: Processes, lock: sqlite3.
     wrapper = processes.ours("wrap", *steps, stderr=subprocess.PIPE)
     wait_until((project / "up").exists)
     assert rows(project, "SELECT * FROM runs") == []
+    assert [name.endswith(files.BEGUN) for name in files.waiting()] == [True]
     lock.execute("COMMIT")
     wait_until(lambda: rows(project, "SELECT * FROM runs"))
     assert recorded_run(project)["status"] == "running"
+    wait_until(lambda: files.waiting() == [])
     wait_until(lambda: registry.get(str(project)))
     (project / "go").touch()
     assert wrapper.communicate(timeout=20)[1] == ""
@@ -309,16 +345,31 @@ def test_locked_until_after_the_end(project: Path, processes: Processes, lock: s
     run = recorded_run(project)
     assert (run["pid"], run["status"], run["exit_code"]) == (pid, "failed", 3)
     assert run["started_at"] * 1000 <= run["ended_at"]
+    assert files.waiting() == []
 
 
-def test_locked_for_ever(project: Path, lock: sqlite3.Connection) -> None:
-    """When the store stays locked one line says that the run is not recorded, and the exit code is the agent's."""
-    waits = "FIRST_WAIT=0.01 LATER_WAIT=0.01 RETRY_EVERY=0.01 GIVE_UP_AFTER=0.1 BUSY_TIMEOUT=0.1"
-    command = patched(waits, "sh", "-c", "sleep 0.5; exit 3")
+@pytest.mark.parametrize("lasts", ["0.5", "0"])
+def test_locked_for_ever(project: Path, lock: sqlite3.Connection, lasts: str) -> None:
+    """When the store stays locked one line says so, the exit code is the agent's, and a later ``ls`` records it."""
+    waits = "FIRST_WAIT=0.01 LATER_WAIT=0.01 RETRY_EVERY=0.01 GIVE_UP_AFTER=0.1 LAST_WAIT=0.1"
+    command = patched(waits, "sh", "-c", f"sleep {lasts}; exit 3")
     ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=20)
     assert (ended.returncode, ended.stderr.count("\n")) == (3, 1)
-    assert ended.stderr.startswith(f"{NOT_RECORDED}{project / STORE} ")
+    assert ended.stderr.startswith(f"{NOT_YET}{project / STORE} ")
     assert "locked" in ended.stderr
+    (kept,) = files.waiting()
+    assert kept.endswith(files.ENDED)
+    shown = run_ours("ls", "--json")
+    assert json.loads(shown.stdout) == []
+    assert shown.stderr.startswith(
+        f"agent-yes-supervise: 1 run of {project} cannot be recorded yet ({project / STORE} "
+    )
+    assert (shown.stderr.count("\n"), len(files.waiting())) == (1, 1)
+    lock.execute("COMMIT")
+    shown = run_ours("ls", "--json")
+    (run,) = json.loads(shown.stdout)
+    assert (shown.stderr, run["exit_code"], run["args"][1]) == ("", 3, f"sleep {lasts}; exit 3")
+    assert (len(recorded_runs(project)), files.waiting()) == (1, [])
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import platformdirs
 import pytest
+from kit import run_ours
 
 import supervisor
 
@@ -40,7 +41,8 @@ FOR_LOGS = ("supervisor.log", "supervisor.wrap.capture", "supervisor.wrap.relay"
 
 @pytest.fixture
 def modules(project: Path, tmp_path: Path) -> tuple[list[str], list[str]]:
-    """Return the modules that are loaded at the exec and at the end of a run that is recorded."""
+    """Return the modules that are loaded at the exec and at the end of a run that is recorded in a known store."""
+    run_ours("wrap", "true")
     folders = [str(Path(module.__file__ or "").parent.parent) for module in (supervisor, platformdirs)]
     told = tmp_path / "told"
     with told.open("w") as file:

@@ -1,0 +1,173 @@
+"""The spool's folder: one file for a run's beginning, one for its end, named by the run's token.
+
+A file is written once, durably and whole (a draft, fsync, rename), and never changed: who has brought it into its store
+may remove it, whatever others write meanwhile. Nothing is read that is not this user's own plain file.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import time
+
+from supervisor import paths
+from supervisor.spool.content import encode
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from supervisor.models import Ending
+    from supervisor.store.recording import NewRun
+
+ASIDE = "aside"
+"""The folder, within the spool's, of what makes no sense."""
+
+BEGUN, ENDED = "-begun.json", "-ended.json"
+"""How names end: both kinds hold the whole run, the second its ending too."""
+
+LARGEST = 64 << 20
+"""Bytes of a file that are read at most: more than any command line can be."""
+
+DRAFTS_LIVE_FOR = 3600.0
+"""Seconds after which a draft is what a killed wrapper has left."""
+
+
+class Unusable(Exception):
+    """A file of the spool that must not, or cannot, be read."""
+
+
+def keep(run: NewRun, ending: Ending | None = None) -> str:
+    """Keep a run, with its ending if it has one; return the folder. On return it outlives a power cut.
+
+    Raises:
+        OSError: it cannot be kept.
+    """
+    spool = _Folder()
+    try:
+        spool.write(run.token + (BEGUN if ending is None else ENDED), encode(run, ending))
+    finally:
+        spool.close()
+    return spool.path
+
+
+def remove(name: str) -> None:
+    """Remove a file; another may have done so.
+
+    Raises:
+        OSError: it cannot be removed.
+    """
+    try:  # noqa: SIM105  contextlib costs a wrapped agent 3 ms
+        os.unlink(os.path.join(paths.spool_dir(), name))
+    except FileNotFoundError:
+        pass
+
+
+def folder() -> str:
+    """Return the spool's folder."""
+    return paths.spool_dir()
+
+
+def waiting() -> list[str]:
+    """Return the names of what the spool holds, a run's beginning before its end; one listdir(3).
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
+    return sorted(name for name in os.listdir(paths.spool_dir()) if name != ASIDE and not _is_fresh_draft(name))
+
+
+def read(name: str) -> bytes:
+    """Return what a file holds.
+
+    Raises:
+        FileNotFoundError: another process has brought it into its store.
+        OSError: it cannot be read now.
+        Unusable: it is not this user's own file, or too large.
+    """
+    spool = _Folder()
+    try:
+        return spool.read(name)
+    finally:
+        spool.close()
+
+
+def put_aside(name: str) -> str:
+    """Move a file out of the way and return where it is now; a draft that nobody finishes is removed instead.
+
+    Raises:
+        OSError: it cannot be moved.
+    """
+    if name.startswith("."):
+        remove(name)
+        return ""
+    place = os.path.join(folder(), ASIDE, f"{name}.{time.time_ns()}")
+    os.makedirs(os.path.dirname(place), 0o700, exist_ok=True)
+    os.rename(os.path.join(folder(), name), place)
+    return place
+
+
+def _is_fresh_draft(name: str) -> bool:
+    if not name.startswith("."):
+        return False
+    try:
+        return time.time() - os.lstat(os.path.join(paths.spool_dir(), name)).st_mtime < DRAFTS_LIVE_FOR
+    except FileNotFoundError:
+        return True
+
+
+class _Folder:
+    """The spool's folder, held open, so that no name can be led elsewhere meanwhile.
+
+    Raises:
+        PermissionError: it is another user's, or others may write to it.
+    """
+
+    def __init__(self) -> None:
+        self.path = paths.spool_dir()
+        self._descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        status = os.fstat(self._descriptor)
+        if status.st_uid != os.geteuid() or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            self.close()
+            raise PermissionError(errno.EPERM, "the spool is not this user's alone", self.path)
+
+    def close(self) -> None:
+        os.close(self._descriptor)
+
+    def write(self, name: str, content: bytes) -> None:
+        draft = f".{name}.{os.getpid()}"
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptor = os.open(draft, flags, 0o600, dir_fd=self._descriptor)
+        try:
+            try:
+                os.fchmod(descriptor, 0o600)  # whatever the umask is: we must read it again
+                while content:
+                    content = content[os.write(descriptor, content) :]
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            os.rename(draft, name, src_dir_fd=self._descriptor, dst_dir_fd=self._descriptor)
+        except OSError:
+            os.unlink(draft, dir_fd=self._descriptor)
+            raise
+        os.fsync(self._descriptor)
+
+    def read(self, name: str) -> bytes:
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        try:
+            descriptor = os.open(name, flags, dir_fd=self._descriptor)
+        except OSError as error:
+            if error.errno in (errno.ELOOP, errno.EACCES, errno.ENXIO):
+                raise Unusable(f"it cannot be opened: {error.strerror}") from error
+            raise
+        try:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                raise Unusable("it is no plain file")
+            if status.st_uid != os.geteuid():
+                raise Unusable(f"it belongs to another user (uid {status.st_uid})")
+            if status.st_size > LARGEST:
+                raise Unusable(f"it is larger than {LARGEST >> 20} MiB")
+            with open(descriptor, "rb", closefd=False) as file:
+                return file.read(LARGEST)
+        finally:
+            os.close(descriptor)
