@@ -11,9 +11,11 @@ import sys
 import click
 
 from supervisor import __version__
+from supervisor.cli.config import config
 from supervisor.cli.daemon import daemon, scan
 from supervisor.cli.ls import ls
 from supervisor.cli.projects import projects
+from supervisor.cli.prune import prune
 from supervisor.cli.runs import runs
 from supervisor.cli.stop import kill, stop
 from supervisor.cli.stores import stores
@@ -62,7 +64,7 @@ def cli() -> None:
     """Supervise AI agent CLIs: know what runs, how each run ended, and why."""
 
 
-for _command in (wrap, daemon, scan, ls, why, stop, kill, runs, projects, stores):
+for _command in (wrap, daemon, scan, ls, why, stop, kill, runs, projects, stores, prune, config):
     cli.add_command(_command)
 
 
