@@ -118,14 +118,13 @@ def as_toml(config: Config) -> str:
 
 
 def _read(path: str) -> str:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a FIFO would wait for a writer
-    with open(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise OSError(0, "this is not a file")
-        if status.st_size > _LARGEST:
-            raise OSError(0, "this is too large for a configuration")
-        return file.read().decode("utf-8").replace("\r\n", "\n")
+    status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):  # a FIFO would wait for a writer
+        raise OSError(0, "this is not a file")
+    if status.st_size > _LARGEST:
+        raise OSError(0, "this is too large for a configuration")
+    with open(path, "rb") as file:
+        return file.read(_LARGEST).decode("utf-8").replace("\r\n", "\n")
 
 
 def _of_syntax(text: str, error: Exception) -> Problem:
