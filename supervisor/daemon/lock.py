@@ -8,14 +8,14 @@ import os
 import time
 from datetime import datetime
 
-from supervisor import paths
+from supervisor import __version__, paths
 from supervisor.errors import DaemonRunning
 
 _TRIES = 5
 
 
 class DaemonLock:
-    """Held as long as the object lives and is not closed. The file says who holds it, for people; only flock(2) counts.
+    """Held as long as the object lives and is not closed. The file says who holds it; only flock(2) counts.
 
     ``since`` is when it was taken, in Unix seconds.
 
@@ -31,7 +31,7 @@ class DaemonLock:
             os.close(self._descriptor)
             raise DaemonRunning(f"a daemon is running already{holder}", "one looks after all your stores") from None
         self.since = time.time()
-        content = json.dumps({"pid": os.getpid(), "since": self.since}).encode()
+        content = json.dumps({"pid": os.getpid(), "since": self.since, "version": __version__}).encode()
         os.ftruncate(self._descriptor, 0)
         os.pwrite(self._descriptor, content, 0)
 
