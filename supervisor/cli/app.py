@@ -13,6 +13,7 @@ import click
 from supervisor import __version__
 from supervisor.cli.config import config
 from supervisor.cli.daemon import daemon, scan
+from supervisor.cli.doctor import doctor
 from supervisor.cli.ls import ls
 from supervisor.cli.projects import projects
 from supervisor.cli.prune import prune
@@ -64,7 +65,7 @@ def cli() -> None:
     """Supervise AI agent CLIs: know what runs, how each run ended, and why."""
 
 
-for _command in (wrap, daemon, scan, ls, why, stop, kill, runs, projects, stores, prune, config):
+for _command in (wrap, daemon, scan, ls, why, stop, kill, runs, projects, stores, prune, config, doctor):
     cli.add_command(_command)
 
 
