@@ -14,13 +14,17 @@ UNIT = "agent-yes-supervise.service"
 LINGERING = "/var/lib/systemd/linger"
 """Whose services run while they are logged out, one file a user (loginctl(1), enable-linger)."""
 
-_RUNS_SYSTEMD = "/run/systemd/system"
 _TIMEOUT = 5.0
 
 
-def check_service() -> Iterator[Finding]:
-    """Find the unit, and whether it is enabled and outlives the login."""
-    if not os.path.isdir(_RUNS_SYSTEMD) or shutil.which("systemctl") is None:
+def check_service(*, runs_systemd: str = "/run/systemd/system", lingering: str = LINGERING) -> Iterator[Finding]:
+    """Find the unit, and whether it is enabled and outlives the login.
+
+    Args:
+        runs_systemd: a folder that is there where systemd runs (sd_booted(3)).
+        lingering: the folder of those who linger.
+    """
+    if not os.path.isdir(runs_systemd) or shutil.which("systemctl") is None:
         yield ok("service", "systemd does not run here: start the daemon as this system starts its services")
         return
     state = _asked("systemctl", "--user", "is-enabled", UNIT)
@@ -33,7 +37,7 @@ def check_service() -> Iterator[Finding]:
     else:
         yield warn("service", f"{UNIT} is {state}", f"systemctl --user enable --now {UNIT}")
     user = pwd.getpwuid(os.geteuid()).pw_name
-    if os.path.exists(os.path.join(LINGERING, user)):
+    if os.path.exists(os.path.join(lingering, user)):
         yield ok("linger", "it runs also while you are logged out")
     else:
         yield warn("linger", "it ends when you log out", "loginctl enable-linger")
