@@ -11,6 +11,7 @@ import sys
 import click
 
 from supervisor import __version__
+from supervisor.cli.completion import completion, is_asked
 from supervisor.cli.config import config
 from supervisor.cli.daemon import daemon, scan
 from supervisor.cli.doctor import doctor
@@ -65,7 +66,7 @@ def cli() -> None:
     """Supervise AI agent CLIs: know what runs, how each run ended, and why."""
 
 
-for _command in (wrap, daemon, scan, ls, why, stop, kill, runs, projects, stores, prune, config, doctor):
+for _command in (wrap, daemon, scan, ls, why, stop, kill, runs, projects, stores, prune, config, doctor, completion):
     cli.add_command(_command)
 
 
@@ -81,6 +82,10 @@ def run(words: list[str]) -> int:
 
 
 def _answer(words: list[str]) -> int:
+    if is_asked():
+        from supervisor.cli.shells import register  # noqa: PLC0415  only a shell asks
+
+        register()
     try:
         code = cli.main(args=words, prog_name="agent-yes-supervise", standalone_mode=False)
         sys.stdout.flush()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from supervisor.cli.completion import complete_project
 from supervisor.cli.options import json_option
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def daemon(sweep_every: float | None, discover: bool | None, verbose: bool) -> N
 
 
 @click.command
-@click.option("--dir", "directory", metavar="DIR", help="Only that project's store.")
+@click.option("--dir", "directory", metavar="DIR", help="Only that project's store.", shell_complete=complete_project)
 @click.option("--no-wait", is_flag=True, help="Report rows that want a second look as pending instead of waiting.")
 @json_option
 def scan(directory: str | None, no_wait: bool, as_json: bool) -> None:

@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 import click
 
 from supervisor.cli import output
+from supervisor.cli.completion import complete_project
 from supervisor.cli.options import MOMENT, json_option
 from supervisor.config import load
 from supervisor.retention import Limits, Pruned, prune as run_prune
@@ -22,7 +23,7 @@ from supervisor.views import find_project, known_directories
     metavar="TIME",
     help="Runs and logs that ended before then: 30d, 12w, 2026-05-31.  [default: as configured: 90 and 14 days]",
 )
-@click.option("--project", metavar="DIR", help="Only in that project's store.")
+@click.option("--project", metavar="DIR", help="Only in that project's store.", shell_complete=complete_project)
 @json_option
 def prune(yes: bool, older_than: float | None, project: str | None, as_json: bool) -> None:
     """Delete the records of old runs and old logs from all known stores; without --yes, tell what that would be.

@@ -5,13 +5,14 @@ from __future__ import annotations
 import click
 
 from supervisor.cli import output
+from supervisor.cli.completion import complete_running
 from supervisor.models import RunStatus
 from supervisor.stop import Order, asker, stop as end_run
 from supervisor.views import find_run
 
 
 @click.command
-@click.argument("run")
+@click.argument("run", shell_complete=complete_running)
 @click.option(
     "--timeout",
     type=click.FloatRange(min=0),
@@ -26,7 +27,7 @@ def stop(run: str, timeout: float) -> None:
 
 
 @click.command
-@click.argument("run")
+@click.argument("run", shell_complete=complete_running)
 def kill(run: str) -> None:
     """End RUN's agent by SIGKILL at once. The ending says who asked."""
     _end(run, Order.KILL, 0)

@@ -7,13 +7,14 @@ from dataclasses import asdict
 import click
 
 from supervisor.cli import output
+from supervisor.cli.completion import complete_run
 from supervisor.cli.options import json_option
 from supervisor.views import find_run
 from supervisor.why import Account, account_of
 
 
 @click.command
-@click.argument("run")
+@click.argument("run", shell_complete=complete_run)
 @json_option
 def why(run: str, as_json: bool) -> None:
     """Tell how and why RUN ended, with the evidence, how sure that is, and what to do next."""
