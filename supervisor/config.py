@@ -6,7 +6,6 @@ Nothing needs the file: each setting has a default. What the command line says c
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import os
 import stat
 import tomllib
@@ -188,6 +187,8 @@ def _kind(value: object) -> str:
 
 
 def _unknown(text: str, key: tuple[str, ...], known: list[str], what: str) -> Problem:
+    import difflib  # noqa: PLC0415  only a mistake needs it
+
     close = difflib.get_close_matches(key[-1], known, 1)
     remedy = f"did you mean {close[0]}?" if close else f"there are: {', '.join(known)}"
     return Problem(_line_of(text, key), f"there is no {what} {'.'.join(key)}", remedy)

@@ -10,7 +10,6 @@ import click
 from supervisor import paths
 from supervisor.cli import output
 from supervisor.cli.options import json_option
-from supervisor.config import Config, ConfigError, as_toml, load
 
 _COMMENT = """\
 # Settings of agent-yes-supervise. Each has a default, shown here behind a #; take that away to change one.
@@ -34,6 +33,8 @@ def path() -> None:
 @json_option
 def show(as_json: bool) -> None:
     """Show all settings as they are in force, the defaults included."""
+    from supervisor.config import as_toml, load  # noqa: PLC0415  other commands need not wait for it
+
     settings = load()
     if as_json:
         output.print_json(asdict(settings))
@@ -44,6 +45,8 @@ def show(as_json: bool) -> None:
 @config.command
 def check() -> None:
     """Say what is wrong in the settings, line by line; exit with 1 if anything is."""
+    from supervisor.config import ConfigError, load  # noqa: PLC0415  the same
+
     file = paths.config_file()
     try:
         load(file)
@@ -61,6 +64,8 @@ def check() -> None:
 @click.pass_context
 def edit(context: click.Context) -> None:
     """Open the settings in $VISUAL or $EDITOR, then check them. A new file begins with all defaults as comments."""
+    from supervisor.config import Config, as_toml  # noqa: PLC0415  the same
+
     file = paths.config_file()
     os.makedirs(os.path.dirname(file), mode=0o700, exist_ok=True)
     try:

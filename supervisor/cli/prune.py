@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict, replace
+from typing import TYPE_CHECKING
 
 import click
 
 from supervisor.cli import output
 from supervisor.cli.completion import complete_project
 from supervisor.cli.options import MOMENT, json_option
-from supervisor.config import load
-from supervisor.retention import Limits, Pruned, prune as run_prune
 from supervisor.views import find_project, known_directories
+
+if TYPE_CHECKING:
+    from supervisor.retention import Pruned
 
 
 @click.command(short_help="Delete the records of old runs, and old logs.")
@@ -30,6 +32,9 @@ def prune(yes: bool, older_than: float | None, project: str | None, as_json: boo
 
     The newest run of each project stays, and all that may be running.
     """
+    from supervisor.config import load  # noqa: PLC0415  other commands need not wait for it
+    from supervisor.retention import Limits, prune as run_prune  # noqa: PLC0415  the same
+
     limits = Limits.of(load().retention, time.time())
     if older_than is not None:
         limits = replace(limits, runs_before=older_than, logs_before=older_than)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import click
 
@@ -10,7 +11,9 @@ from supervisor.cli import output
 from supervisor.cli.completion import complete_run
 from supervisor.cli.options import json_option
 from supervisor.views import find_run
-from supervisor.why import Account, account_of
+
+if TYPE_CHECKING:
+    from supervisor.why import Account
 
 
 @click.command
@@ -18,6 +21,8 @@ from supervisor.why import Account, account_of
 @json_option
 def why(run: str, as_json: bool) -> None:
     """Tell how and why RUN ended, with the evidence, how sure that is, and what to do next."""
+    from supervisor.why import account_of  # noqa: PLC0415  other commands need not wait for it
+
     view = find_run(run)
     account = account_of(view.detail, view.verdict, name=output.run_name(view))
     if as_json:

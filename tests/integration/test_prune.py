@@ -7,20 +7,35 @@ import json
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from kit import Original, Processes, run_ours, wait_until
+from kit import Original, Processes, wait_until
 from nursery import linux
 
 from supervisor import paths, registry
+from supervisor.cli import app
 from supervisor.daemon import jobs
 from supervisor.daemon.nightly import Nightly
 from supervisor.daemon.settings import Settings
 from supervisor.registry import Origin
 
 DAY = 86400
+
+Ask = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def ask(capsys: pytest.CaptureFixture[str]) -> Ask:
+    """Run a command in this process; give its exit code, its data and its messages."""
+
+    def answer(*words: str) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = app.run(list(words))
+        return code, *capsys.readouterr()
+
+    return answer
 
 
 @pytest.fixture
@@ -52,25 +67,24 @@ def left(original: Original) -> int:
     return original.connection.execute("select count(*) from runs").fetchone()[0]  # type: ignore[no-any-return]
 
 
-def test_prune(original: Original, log: Path) -> None:
+def test_prune(original: Original, log: Path, ask: Ask) -> None:
     """Without --yes it tells what it would delete; with it, it does; then nothing is left to do."""
-    dry = run_ours("prune")
     what = f"in {original.directory}: 1 run, 1 log (1.5 MiB)\n"
-    assert (dry.returncode, dry.stdout) == (0, f"would delete {what}")
-    assert dry.stderr.startswith("Nothing has been deleted yet: ")
+    code, said, hint = ask("prune")
+    assert (code, said) == (0, f"would delete {what}")
+    assert hint.startswith("Nothing has been deleted yet: ")
     assert (left(original), log.exists()) == (3, True)
-    done = run_ours("prune", "--yes")
-    assert (done.returncode, done.stdout, done.stderr) == (0, f"deleted {what}", "")
+    assert ask("prune", "--yes") == (0, f"deleted {what}", "")
     assert (left(original), log.exists()) == (2, False)
-    assert run_ours("prune", "--yes").stderr == "There is nothing old to delete.\n"
-    assert json.loads(run_ours("prune", "--older-than", "30d", "--json").stdout) == [
+    assert ask("prune", "--yes") == (0, "", "There is nothing old to delete.\n")
+    assert json.loads(ask("prune", "--older-than", "30d", "--json")[1]) == [
         {"directory": str(original.directory), "runs": 1, "orphans": 0, "logs": 0, "log_bytes": 0}
     ]
-    run_ours("prune", "--older-than", "1d", "--yes")
+    ask("prune", "--older-than", "1d", "--yes")
     assert left(original) == 1
 
 
-def test_what_the_settings_say(original: Original, log: Path, home: Path, tmp_path: Path) -> None:
+def test_what_the_settings_say(original: Original, log: Path, home: Path, tmp_path: Path, ask: Ask) -> None:
     """The settings give the limits; trouble with one store is told and does not hide the rest."""
     config = home / "config" / "agent-yes-supervise" / "config.toml"
     config.parent.mkdir(parents=True)
@@ -79,10 +93,20 @@ def test_what_the_settings_say(original: Original, log: Path, home: Path, tmp_pa
     (broken / ".agent-yes").mkdir(parents=True)
     (broken / ".agent-yes" / "store.sqlite").write_bytes(b"this is no database" * 100)
     registry.add(str(broken), Origin.ADDED)
-    done = run_ours("prune", "--yes")
-    assert (done.returncode, done.stdout) == (1, f"deleted in {original.directory}: 2 runs\n")
-    assert "is damaged" in done.stderr
+    code, said, trouble = ask("prune", "--yes")
+    assert (code, said) == (1, f"deleted in {original.directory}: 2 runs\n")
+    assert "is damaged" in trouble
     assert log.exists()
+
+
+def test_one_store_only(original: Original, tmp_path: Path, ask: Ask) -> None:
+    """With --project the other stores are left alone."""
+    other = tmp_path / "other"
+    other.mkdir()
+    with Original(other):
+        registry.add(str(other), Origin.ADDED)
+    ask("prune", "--project", str(other), "--yes")
+    assert left(original) == 3
 
 
 class TestNights:

@@ -16,6 +16,7 @@ from kit import COMMAND, Original, Processes, run_ours, wait_until
 from nursery import linux
 
 from supervisor import registry
+from supervisor.cli import app
 from supervisor.daemon import presence
 from supervisor.registry import Origin
 
@@ -51,20 +52,26 @@ def watching() -> int | None:
     return found.watching
 
 
-def test_show_and_check(file: Path) -> None:
+def test_show_and_check(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Without a file all is shown at its default and nothing is wrong; with one, what it sets, or what is wrong."""
-    assert run_ours("config", "path").stdout == f"{file}\n"
-    shown = run_ours("config", "show")
-    assert (shown.returncode, "sweep_every = 30.0" in shown.stdout, shown.stderr) == (0, True, "")
-    assert "all settings have their defaults" in run_ours("config", "check").stderr
+
+    def ask(*words: str) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = app.run(["config", *words])
+        return code, *capsys.readouterr()
+
+    assert ask("path") == (0, f"{file}\n", "")
+    code, shown, _ = ask("show")
+    assert (code, "sweep_every = 30.0" in shown) == (0, True)
+    assert "all settings have their defaults" in ask("check")[2]
     file.write_text("[daemon]\nsweep_every = 7\n")
-    assert '"sweep_every": 7.0' in run_ours("config", "show", "--json").stdout
-    assert run_ours("config", "check").stderr == f"{file} is fine\n"
+    assert '"sweep_every": 7.0' in ask("show", "--json")[1]
+    assert ask("check") == (0, "", f"{file} is fine\n")
     file.write_text("[daemon]\nsweep_every = '7'\nx = 1\n")
-    checked = run_ours("config", "check")
-    assert checked.returncode == 1
-    assert [line.split(": ")[0] for line in checked.stdout.splitlines()] == [f"{file}:2", f"{file}:3"]
-    assert run_ours("config", "show").returncode == 1
+    code, wrong, _ = ask("check")
+    assert code == 1
+    assert [line.split(": ")[0] for line in wrong.splitlines()] == [f"{file}:2", f"{file}:3"]
+    assert ask("show")[0] == 1
 
 
 def test_edit(file: Path) -> None:
