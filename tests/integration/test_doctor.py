@@ -358,6 +358,6 @@ class TestAgents:
         path = command("claude", "touch $PWD/ran; echo 1.0").rename(project / "claude")
         monkeypatch.setenv("PATH", f".:{os.environ['PATH']}")
         finding = only(agents.check_agents(("claude",)))
-        assert finding.level is Level.WARN
+        assert finding.text == "none of claude is on PATH"
         assert path.exists()
         assert not (project / "ran").exists()

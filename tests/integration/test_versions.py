@@ -117,16 +117,12 @@ def test_junk_beside_the_lock(home: Path, junk: str) -> None:
         assert presence.running() == Presence()
 
 
-def test_who_asks_keeps_no_daemon_from_starting(home: Path, processes: Processes) -> None:
-    """A daemon that starts while somebody asks after one gets its lock."""
-    asking = processes.python(
-        "from supervisor.daemon import presence\nprint(flush=True)\nwhile True: presence.running()",
-        stdout=subprocess.PIPE,
-    )
-    assert asking.stdout is not None
-    asking.stdout.readline()
-    for _ in range(50):
-        DaemonLock().close()
+def test_who_asks_keeps_no_daemon_from_starting(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A daemon that starts while somebody asks after one waits for the moment that this takes."""
+    asking = os.open(paths.daemon_lock(), os.O_RDONLY | os.O_CREAT)
+    fcntl.flock(asking, fcntl.LOCK_SH)
+    monkeypatch.setattr("supervisor.daemon.lock.time.sleep", lambda _: os.close(asking))
+    DaemonLock().close()
 
 
 @pytest.mark.parametrize(
