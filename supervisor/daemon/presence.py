@@ -59,7 +59,7 @@ def running() -> Presence | None:
     """
     try:
         descriptor = os.open(paths.daemon_lock(), os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
+    except OSError:  # there is none, or it is not ours to read: then neither is the daemon
         return None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import resource
 import signal
@@ -12,6 +13,7 @@ import time
 from supervisor import __version__, paths, registry
 from supervisor.daemon import presence
 from supervisor.daemon.discover import discover
+from supervisor.daemon.durability import Syncer
 from supervisor.daemon.jobs import Jobs
 from supervisor.daemon.lock import DaemonLock
 from supervisor.daemon.means import Means
@@ -31,8 +33,8 @@ log = logging.getLogger(__name__)
 TICK = 0.5
 """Seconds between looks for new rows and stores where nothing tells of them: a few stat(2) calls each."""
 
-WOKEN_TICK = 1.0
-"""The same where every store's folder is watched, and the look is only the safety net."""
+WOKEN_TICK = 3.0
+"""The same where the kernel tells of every change and the look is only a safety net: each wakes an idle processor."""
 
 SETTLES = 0.01
 """Seconds that a burst of changes may last before it is looked at, once."""
@@ -62,7 +64,13 @@ class _Daemon:
         self._nightly = Nightly(settings)
         self._terminal = Terminal()
         self._jobs: Jobs | None = None
-        self._supervisor = Supervisor(Means(fd_limit=_raise_fd_limit()))
+        self._syncer = Syncer()
+        means = Means(
+            fd_limit=_raise_fd_limit(),
+            on_settled=lambda settled: self._syncer.note(settled.directory),
+            on_change=self._syncer.note,
+        )
+        self._supervisor = Supervisor(means)
         self._registry_changed = Changes(paths.registry_dir())
         self._next_beat: asyncio.TimerHandle | None = None
         self._folders = _folder_watch()
@@ -103,6 +111,7 @@ class _Daemon:
                 self._folders.close()
             watched = self._supervisor.alive
             self._supervisor.close()
+            await self._syncer.close()
             log.info("stopped; %s running agents are left alone", watched)
 
     def reload(self) -> None:
@@ -124,8 +133,8 @@ class _Daemon:
             self._supervisor.tick()
         finally:
             due = self._supervisor.next_due()
-            left = self._tick if due is None else max(0.01, due - self._supervisor.means.clock())
-            self._beat_in(min(self._tick, left))
+            left = math.inf if due is None else max(0.01, due - self._supervisor.means.clock())
+            self._beat_in(min(TICK if self._supervisor.polls else self._tick, left))
 
     def _beat_in(self, seconds: float) -> None:
         if self._next_beat is not None:

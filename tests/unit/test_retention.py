@@ -274,7 +274,7 @@ class TestLogs:
         log(place, f"{running}.log", 10, 300)
         prune(original)
         assert [path.exists() for path in (oldest, older, newer)] == [False, True, True]
-        fresh = log(place, "6.log", (FRESH - 60) / DAY, 5000)
+        fresh = log(place, "6.log", FRESH / 2 / DAY, 5000)
         prune(original)
         assert [path.exists() for path in (older, newer, fresh)] == [False, False, True]
 
