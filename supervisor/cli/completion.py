@@ -26,7 +26,7 @@ PROGRAMS = ("agent-yes-supervise", "ays")
 _HINTS = {
     "bash": 'in ~/.bashrc:  eval "$(agent-yes-supervise completion bash)"',
     "zsh": 'in ~/.zshrc, behind compinit:  eval "$(agent-yes-supervise completion zsh)"',
-    "fish": "agent-yes-supervise completion fish >~/.config/fish/completions/agent-yes-supervise.fish",
+    "fish": "agent-yes-supervise completion fish >~/.config/fish/conf.d/agent-yes-supervise.fish",
 }
 
 _HELP = "Print the script that completes our commands, runs and projects in SHELL.\n\n\b\n" + "\n".join(

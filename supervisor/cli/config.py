@@ -42,7 +42,7 @@ def show(as_json: bool) -> None:
         click.echo(as_toml(settings), nl=False)
 
 
-@config.command
+@config.command(short_help="Say what is wrong in the settings, line by line.")
 def check() -> None:
     """Say what is wrong in the settings, line by line; exit with 1 if anything is."""
     from supervisor.config import ConfigError, load  # noqa: PLC0415  the same
@@ -60,7 +60,7 @@ def check() -> None:
         click.echo(f"there is no {output.clean(file)}: all settings have their defaults", err=True)
 
 
-@config.command
+@config.command(short_help="Open the settings in an editor, then check them.")
 @click.pass_context
 def edit(context: click.Context) -> None:
     """Open the settings in $VISUAL or $EDITOR, then check them. A new file begins with all defaults as comments."""

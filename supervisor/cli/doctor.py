@@ -11,7 +11,7 @@ from supervisor.cli.table import styled
 _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 
 
-@click.command
+@click.command(short_help="Tell what works on this machine and what does not.")
 @json_option
 def doctor(as_json: bool) -> None:
     """Tell what works on this machine and what does not, each with its remedy; exit with 1 if something fails."""
