@@ -41,6 +41,10 @@ class ClockSteps:
         self._offset: float | None = None
         self._boot_id = procfs.boot_id()
 
+    def known(self) -> tuple[float, ...]:
+        """Return when the clock is known to have been set since this machine started, Unix seconds."""
+        return tuple(self._known())
+
     def stepped_since(self, moment: float) -> bool:
         """Tell whether the clock is known to have been set after a Unix time, as either clock counted it."""
         return any(moment <= at for at in self._known())

@@ -1,4 +1,4 @@
-"""Where the user-level files live: the registry, the spool, the daemon's lock, logs.
+"""Where the user-level files live: the registry, the spool, the daemon's lock, logs, the configuration.
 
 They follow the platform (platformdirs), never the runtime folder: that one is missing under cron and plain ssh, and
 two places for one lock would be two daemons.
@@ -40,6 +40,23 @@ def log_dir() -> str:
 def daemon_lock() -> str:
     """Return the file whose lock the one daemon of this user holds."""
     return os.path.join(state_dir(), "daemon.lock")
+
+
+def daemon_presence() -> str:
+    """Return the file in which the running daemon says of itself what others may want to know."""
+    return os.path.join(state_dir(), "daemon.json")
+
+
+def config_file() -> str:
+    """Return where the person's settings lie; neither the file nor its folder need be there."""
+    from platformdirs import user_config_dir  # noqa: PLC0415  see state_dir
+
+    return os.path.join(user_config_dir(APP, appauthor=False), "config.toml")
+
+
+def last_prune() -> str:
+    """Return the file whose time is that of the daemon's last pruning."""
+    return os.path.join(state_dir(), "pruned")
 
 
 def _private_folder(path: str) -> str:

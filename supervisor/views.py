@@ -14,7 +14,6 @@ from supervisor import registry
 from supervisor.errors import NotFound, StoreError, StoreMissing
 from supervisor.models import ProjectSummary, RunDetail, RunStatus
 from supervisor.process.judge import State, Verdict
-from supervisor.sight import see
 from supervisor.store.connection import store_file, translate
 from supervisor.store.store import Store
 from supervisor.store.supervision import SupervisedStore
@@ -295,6 +294,8 @@ def _of_each(
 def _look(
     store: SupervisedStore, name: str, read: Callable[[], list[RunDetail]], *, may_run: bool = True
 ) -> list[RunView]:
+    from supervisor.sight import see  # noqa: PLC0415  15 ms that help and completion need not wait for
+
     # Claims first: a row that is settled in between then shows its end, never "running" without a verdict.
     claims = store.running_claims() if may_run else []
     details = read()

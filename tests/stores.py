@@ -25,6 +25,15 @@ FIXTURES = ("bun-866ebbb", "node-866ebbb", "bun-cbaec88", "bun-866ebbb-wal", "bu
 
 SEED_OBJECTS = ("projects", "runs", "sqlite_sequence")
 
+NEWER = (
+    "INSERT INTO schema_migrations VALUES (999, 1)",
+    "DROP TABLE run_process",
+    "DROP TABLE run_ending",
+    "CREATE TABLE run_process (run INTEGER REFERENCES runs (id) ON DELETE CASCADE, whatever TEXT NOT NULL)",
+    "INSERT INTO run_process SELECT id, 'theirs' FROM runs",
+)
+"""What a newer version might make of a store."""
+
 
 def place(name: str, project: Path) -> Path:
     """Make a copy of a checked-in store the store of ``project``; return its file."""

@@ -11,10 +11,14 @@ import sys
 import click
 
 from supervisor import __version__
+from supervisor.cli.completion import completion, is_asked
+from supervisor.cli.config import config
 from supervisor.cli.daemon import daemon, scan
+from supervisor.cli.doctor import doctor
 from supervisor.cli.logs import logs
 from supervisor.cli.ls import ls
 from supervisor.cli.projects import projects
+from supervisor.cli.prune import prune
 from supervisor.cli.runs import runs
 from supervisor.cli.stop import kill, stop
 from supervisor.cli.stores import stores
@@ -63,7 +67,11 @@ def cli() -> None:
     """Supervise AI agent CLIs: know what runs, how each run ended, and why."""
 
 
-for _command in (wrap, daemon, scan, ls, why, logs, stop, kill, runs, projects, stores):
+_COMMANDS = (
+    *(wrap, daemon, scan, ls, why, logs, stop, kill, runs, projects, stores),
+    *(prune, config, doctor, completion),
+)
+for _command in _COMMANDS:
     cli.add_command(_command)
 
 
@@ -79,6 +87,10 @@ def run(words: list[str]) -> int:
 
 
 def _answer(words: list[str]) -> int:
+    if is_asked():
+        from supervisor.cli.shells import register  # noqa: PLC0415  only a shell asks
+
+        register()
     try:
         code = cli.main(args=words, prog_name="agent-yes-supervise", standalone_mode=False)
         sys.stdout.flush()

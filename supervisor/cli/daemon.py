@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from supervisor.cli.completion import complete_project
 from supervisor.cli.options import json_option
 
 if TYPE_CHECKING:
@@ -19,28 +20,30 @@ if TYPE_CHECKING:
 @click.option(
     "--sweep-every",
     type=click.FloatRange(min=0.1, max=86400),
-    default=30.0,
-    show_default=True,
     metavar="SECONDS",
-    help="How often to look at everything again, as a safety net.",
+    help="How often to look at everything again, as a safety net.  [default: 30, or as configured]",
 )
 @click.option(
     "--discover/--no-discover",
-    default=True,
-    show_default=True,
-    help="Also look after stores in the working directories of live processes.",
+    default=None,
+    help="Also look after stores in the working directories of live processes.  [default: yes, or as configured]",
 )
 @click.option("--verbose", "-v", is_flag=True, help="Log also what is watched and why.")
-def daemon(sweep_every: float, discover: bool, verbose: bool) -> None:
-    """Supervise all known stores in the foreground, until SIGTERM or Ctrl-C. One per user."""
-    from supervisor.daemon.serve import serve  # noqa: PLC0415  asyncio and APScheduler: 150 ms
+def daemon(sweep_every: float | None, discover: bool | None, verbose: bool) -> None:
+    """Supervise all known stores in the foreground, until SIGTERM or Ctrl-C. One per user.
 
+    SIGHUP reads the configuration again; what is given here comes before it.
+    """
+    from supervisor.daemon.serve import serve  # noqa: PLC0415  asyncio and APScheduler: 150 ms
+    from supervisor.daemon.settings import Settings  # noqa: PLC0415  only the daemon needs it
+
+    settings = Settings(sweep_every=sweep_every, discovers=discover)
     _log_to_stderr(logging.DEBUG if verbose else logging.INFO)
-    serve(sweep_every=sweep_every, discovers=discover)
+    serve(settings)
 
 
 @click.command
-@click.option("--dir", "directory", metavar="DIR", help="Only that project's store.")
+@click.option("--dir", "directory", metavar="DIR", help="Only that project's store.", shell_complete=complete_project)
 @click.option("--no-wait", is_flag=True, help="Report rows that want a second look as pending instead of waiting.")
 @json_option
 def scan(directory: str | None, no_wait: bool, as_json: bool) -> None:

@@ -37,6 +37,7 @@ def ls(everything: bool, watch: bool, as_json: bool) -> None:
             click.clear()
         empty = _NOTHING_AT_ALL if everything else _NOTHING
         print_runs(overview, _HEADINGS, map(_row, overview.runs), as_json=as_json, empty=empty, more=_MORE)
+        output.print_old_daemon()
         if not watch:
             return
         time.sleep(1)

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 
 import click
 
+from supervisor import __version__
 from supervisor.models import RunStatus
 from supervisor.views import ProjectView, RunView
 
@@ -63,6 +64,17 @@ def print_unsettled(number: int) -> None:
     if number:
         are = "is" if number == 1 else "are"
         click.echo(f"Of the running, {number} {are} dead and not settled yet: agent-yes-supervise scan", err=True)
+
+
+def print_old_daemon() -> None:
+    """Say if the daemon that runs is older than this command: it may not know what this one does."""
+    from supervisor.daemon import presence  # noqa: PLC0415  only `ls` says so
+
+    found = presence.running()
+    if found is not None and found.is_older_than(__version__):
+        version = clean(found.version or "unknown, older")
+        what = f"the daemon (pid {found.pid}) is of version {version}, this command of {__version__}"
+        click.echo(f"agent-yes-supervise: {what}; start it anew", err=True)
 
 
 def print_troubles(troubles: Iterable[Exception]) -> None:

@@ -7,6 +7,7 @@ import sys
 import click
 
 from supervisor.cli import output, texts
+from supervisor.cli.completion import complete_project
 from supervisor.cli.options import json_option
 from supervisor.cli.spooled import take_spooled
 from supervisor.cli.table import print_table
@@ -58,7 +59,7 @@ def list_(as_json: bool) -> None:
 
 
 @projects.command(short_help="Show a project: its command, counts, success rate.")
-@click.argument("project", required=False)
+@click.argument("project", required=False, shell_complete=complete_project)
 @json_option
 def show(project: str | None, as_json: bool) -> None:
     """Show PROJECT (by default the current directory): its command, counts, success rate and last run."""
@@ -71,7 +72,7 @@ def show(project: str | None, as_json: bool) -> None:
 
 
 @projects.command(short_help="Delete a project and the record of its runs.")
-@click.argument("project")
+@click.argument("project", shell_complete=complete_project)
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--force", is_flag=True, help="Also if some of its runs may still be running.")
 def rm(project: str, yes: bool, force: bool) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import click
 
 from supervisor.cli import output, texts
+from supervisor.cli.completion import complete_project, complete_run
 from supervisor.cli.listing import print_runs
 from supervisor.cli.options import MOMENT, json_option, limit_option
 from supervisor.cli.spooled import take_spooled
@@ -30,7 +31,12 @@ from supervisor.views import (
 _HEADINGS = ("RUN", "STATUS", "EXIT", "CAUSE", "STARTED", "TOOK", "PID", "COMMAND")
 _MORE = "There are more runs than these: --limit N shows the newest N, --limit 0 all"
 
-_project = click.option("--project", metavar="DIR", help="The runs of that project, not of the current directory.")
+_project = click.option(
+    "--project",
+    metavar="DIR",
+    help="The runs of that project, not of the current directory.",
+    shell_complete=complete_project,
+)
 _all = click.option("--all", "everywhere", is_flag=True, help="The runs of all known projects.")
 
 
@@ -80,7 +86,7 @@ def crashed(limit: int, project: str | None, everywhere: bool, as_json: bool) ->
 
 
 @runs.command(short_help="Show all that is known of a run.")
-@click.argument("run")
+@click.argument("run", shell_complete=complete_run)
 @json_option
 def show(run: str, as_json: bool) -> None:
     """Show all that is known of RUN: an id here, PROJECT#ID, pid:N, or . for the newest."""
@@ -92,7 +98,7 @@ def show(run: str, as_json: bool) -> None:
 
 
 @runs.command
-@click.argument("run", nargs=-1, required=True)
+@click.argument("run", nargs=-1, required=True, shell_complete=complete_run)
 @click.option("--force", is_flag=True, help="Also runs that may still be running.")
 def rm(run: tuple[str, ...], force: bool) -> None:
     """Delete runs from their stores, and their logs. The agents themselves are left alone."""

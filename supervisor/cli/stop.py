@@ -5,14 +5,14 @@ from __future__ import annotations
 import click
 
 from supervisor.cli import output
+from supervisor.cli.completion import complete_running
 from supervisor.cli.spooled import take_spooled
 from supervisor.models import RunStatus
-from supervisor.stop import Order, asker, stop as end_run
 from supervisor.views import find_run
 
 
 @click.command
-@click.argument("run")
+@click.argument("run", shell_complete=complete_running)
 @click.option(
     "--timeout",
     type=click.FloatRange(min=0),
@@ -23,17 +23,20 @@ from supervisor.views import find_run
 )
 def stop(run: str, timeout: float) -> None:
     """Ask RUN's agent to end: SIGTERM, then SIGKILL. The ending says who asked."""
-    _end(run, Order.STOP, timeout)
+    _end(run, "stop", timeout)
 
 
 @click.command
-@click.argument("run")
+@click.argument("run", shell_complete=complete_running)
 def kill(run: str) -> None:
     """End RUN's agent by SIGKILL at once. The ending says who asked."""
-    _end(run, Order.KILL, 0)
+    _end(run, "kill", 0)
 
 
-def _end(word: str, order: Order, timeout: float) -> None:
+def _end(word: str, what: str, timeout: float) -> None:
+    from supervisor.stop import Order, asker, stop as end_run  # noqa: PLC0415  other commands need not wait for it
+
+    order = Order(what)
     take_spooled()
     view = find_run(word)
     ended = end_run(view.directory, view.detail.run.id, order, by=asker(), timeout=timeout)

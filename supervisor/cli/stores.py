@@ -8,6 +8,7 @@ import click
 
 from supervisor import registry
 from supervisor.cli import output, texts
+from supervisor.cli.completion import complete_directory, complete_store
 from supervisor.cli.options import json_option
 from supervisor.cli.table import print_table
 from supervisor.errors import NotFound, StoreError
@@ -37,8 +38,8 @@ def list_(as_json: bool) -> None:
 
 
 @stores.command(short_help="Add a store and trust it, or find stores.")
-@click.argument("directory", required=False)
-@click.option("--scan", metavar="DIR", help="Add all stores below DIR.")
+@click.argument("directory", required=False, shell_complete=complete_directory)
+@click.option("--scan", metavar="DIR", help="Add all stores below DIR.", shell_complete=complete_directory)
 def add(directory: str | None, scan: str | None) -> None:
     """Add the store of DIRECTORY, and with it trust the command stored there; or find stores with --scan."""
     if (directory is None) == (scan is None):
@@ -53,7 +54,7 @@ def add(directory: str | None, scan: str | None) -> None:
 
 
 @stores.command(short_help="Take a store from the registry.")
-@click.argument("directory")
+@click.argument("directory", shell_complete=complete_store)
 def forget(directory: str) -> None:
     """Take the store of DIRECTORY from the registry. The store stays; a run that begins there makes it known again."""
     found = directory if registry.get(directory) else find_project(directory)

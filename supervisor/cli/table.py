@@ -61,11 +61,11 @@ def print_table(
     def fitted(cell: str, name: str) -> str:
         return _fitted(cell, widths[name], keeps_end=name in tails, right=name in numbers)
 
-    lines = [_styled(_GAP.join(fitted(name, name) for name in columns).rstrip(), bold=True)]
+    lines = [styled(_GAP.join(fitted(name, name) for name in columns).rstrip(), bold=True)]
     for row in zip(*columns.values(), strict=True):
         texts = {name: fitted(cell, name) for name, cell in zip(columns, row, strict=True)}
         if status is not None:
-            texts[status] = _styled(texts[status], fg=_STYLES.get(texts[status].split(" ")[0], _DOUBTFUL))
+            texts[status] = styled(texts[status], fg=_STYLES.get(texts[status].split(" ")[0], _DOUBTFUL))
         lines.append(_GAP.join(texts.values()).rstrip())
     click.echo("\n".join(lines))
 
@@ -91,6 +91,7 @@ def _fitted(text: str, width: int, *, keeps_end: bool, right: bool) -> str:
     return padding + text if right else text + padding
 
 
-def _styled(text: str, *, fg: str | None = None, bold: bool | None = None) -> str:
+def styled(text: str, *, fg: str | None = None, bold: bool | None = None) -> str:
+    """Return text in colour, where it goes to a terminal and a person may want that."""
     coloured = sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
     return click.style(text, fg=fg, bold=bold) if coloured else text

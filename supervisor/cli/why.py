@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import click
 
 from supervisor.cli import output
+from supervisor.cli.completion import complete_run
 from supervisor.cli.options import json_option
 from supervisor.cli.spooled import take_spooled
 from supervisor.errors import SuperviseError
 from supervisor.log.folder import ERRORS, OUTPUT, is_token
 from supervisor.views import RunView, find_run
-from supervisor.why import Account, account_of
+
+if TYPE_CHECKING:
+    from supervisor.why import Account
 
 _LAST_LINES = 10
 _HEADINGS = {OUTPUT: "last output", ERRORS: "last errors"}
@@ -20,10 +24,12 @@ _HEADINGS = {OUTPUT: "last output", ERRORS: "last errors"}
 
 
 @click.command
-@click.argument("run")
+@click.argument("run", shell_complete=complete_run)
 @json_option
 def why(run: str, as_json: bool) -> None:
     """Tell how and why RUN ended, with the evidence, how sure that is, and what to do next."""
+    from supervisor.why import account_of  # noqa: PLC0415  other commands need not wait for it
+
     take_spooled()
     view = find_run(run)
     account = account_of(view.detail, view.verdict, name=output.run_name(view))

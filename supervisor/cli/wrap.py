@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from supervisor.cli.completion import complete_directory
 from supervisor.wrap.options import OPTIONS, Request
 
 _HELP = """Run an agent, record how it ends, and end as it did.
@@ -15,7 +16,12 @@ Everything behind the agent's name reaches it untouched. Without CLI, start the 
 def _parameters() -> list[click.Parameter]:
     options = [
         click.Option(
-            [option.name], is_flag=option.metavar is None, default=None, metavar=option.metavar, help=option.help
+            [option.name],
+            is_flag=option.metavar is None,
+            default=None,
+            metavar=option.metavar,
+            help=option.help,
+            shell_complete=complete_directory if option.metavar == "DIR" else None,
         )
         for option in OPTIONS
     ]

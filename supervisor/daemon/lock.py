@@ -8,12 +8,16 @@ import os
 import time
 from datetime import datetime
 
-from supervisor import paths
+from supervisor import __version__, paths
 from supervisor.errors import DaemonRunning
+
+_TRIES = 5
 
 
 class DaemonLock:
-    """Held as long as the object lives and is not closed. The file says who holds it, for people; only flock(2) counts.
+    """Held as long as the object lives and is not closed. The file says who holds it; only flock(2) counts.
+
+    ``since`` is when it was taken, in Unix seconds.
 
     Raises:
         DaemonRunning: another daemon of this user holds it.
@@ -22,13 +26,12 @@ class DaemonLock:
     def __init__(self) -> None:
         path = paths.daemon_lock()
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _taken(self._descriptor):
             holder = _holder(os.pread(self._descriptor, 4096, 0))
             os.close(self._descriptor)
             raise DaemonRunning(f"a daemon is running already{holder}", "one looks after all your stores") from None
-        content = json.dumps({"pid": os.getpid(), "since": time.time()}).encode()
+        self.since = time.time()
+        content = json.dumps({"pid": os.getpid(), "since": self.since, "version": __version__}).encode()
         os.ftruncate(self._descriptor, 0)
         os.pwrite(self._descriptor, content, 0)
 
@@ -36,6 +39,18 @@ class DaemonLock:
         """Let another daemon begin."""
         os.ftruncate(self._descriptor, 0)
         os.close(self._descriptor)
+
+
+def _taken(descriptor: int) -> bool:
+    """Take the lock; tell whether it is ours. Who only asks whether it is held has it for microseconds."""
+    for _ in range(_TRIES):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(0.01)
+        else:
+            return True
+    return False
 
 
 def _holder(content: bytes) -> str:

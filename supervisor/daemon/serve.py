@@ -8,15 +8,21 @@ import math
 import os
 import resource
 import signal
+import time
 
-from supervisor import paths, registry
+from supervisor import __version__, paths, registry
+from supervisor.daemon import presence
 from supervisor.daemon.discover import discover
 from supervisor.daemon.durability import Syncer
-from supervisor.daemon.jobs import SWEEP_EVERY, start_jobs
+from supervisor.daemon.jobs import Jobs
 from supervisor.daemon.lock import DaemonLock
 from supervisor.daemon.means import Means
+from supervisor.daemon.nightly import Nightly
+from supervisor.daemon.presence import Presence
+from supervisor.daemon.settings import Settings
 from supervisor.daemon.spooled import SpoolWatch
 from supervisor.daemon.supervisor import Supervisor
+from supervisor.daemon.terminal import Terminal
 from supervisor.daemon.watch import Changes
 from supervisor.process.abilities import Abilities, abilities
 from supervisor.process.inotify import FolderWatch
@@ -35,12 +41,8 @@ SETTLES = 0.01
 """Seconds that a burst of changes may last before it is looked at, once."""
 
 
-def serve(*, sweep_every: float = SWEEP_EVERY, discovers: bool = True) -> None:
-    """Supervise all known stores until SIGTERM or SIGINT.
-
-    Args:
-        sweep_every: seconds between sweeps.
-        discovers: whether sweeps also look for stores in the working directories of live processes.
+def serve(settings: Settings) -> None:
+    """Supervise all known stores until SIGTERM or SIGINT. SIGHUP reads the configuration again.
 
     Raises:
         DaemonRunning: this user has a daemon already.
@@ -48,15 +50,21 @@ def serve(*, sweep_every: float = SWEEP_EVERY, discovers: bool = True) -> None:
     lock = DaemonLock()
     found = abilities()  # forks, so before anything is opened
     try:
-        asyncio.run(_Daemon(sweep_every, discovers).run(found))
+        asyncio.run(_Daemon(settings, lock.since).run(found))
     finally:
+        presence.withdraw()
         lock.close()
 
 
 class _Daemon:
-    def __init__(self, sweep_every: float, discovers: bool) -> None:
-        self._sweep_every = sweep_every
-        self._discovers = discovers
+    def __init__(self, settings: Settings, since: float) -> None:
+        self._settings = settings
+        self._since = since
+        self._said: tuple[int, int] | None = None
+        """The counts that other commands have been told."""
+        self._nightly = Nightly(settings)
+        self._terminal = Terminal()
+        self._jobs: Jobs | None = None
         self._syncer = Syncer()
         means = Means(
             fd_limit=_raise_fd_limit(),
@@ -77,6 +85,7 @@ class _Daemon:
         loop, stop = asyncio.get_running_loop(), asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(signal.SIGHUP, self._on_hangup, stop)
         descriptor = self._supervisor.means.exits.fileno()
         loop.add_reader(descriptor, self._supervisor.on_exits)
         if self._folders is not None:
@@ -84,14 +93,20 @@ class _Daemon:
         log.info("supervising; this is pid %s", os.getpid())
         log.info("%s", found)
         self._sweep()
-        stop_jobs = start_jobs(self._sweep, sweep_every=self._sweep_every)
+        self._jobs = Jobs(
+            self._sweep,
+            self._nightly.prune,
+            sweep_every=self._settings.sweep_every,
+            prune_in=self._nightly.catches_up_in(),
+        )
         self._beat_in(0)
         try:
             await stop.wait()
         finally:
             if self._next_beat is not None:
                 self._next_beat.cancel()
-            stop_jobs()
+            self._jobs.stop()
+            self._nightly.stop()
             loop.remove_reader(descriptor)
             if self._folders is not None:
                 loop.remove_reader(self._folders.fileno())
@@ -100,6 +115,17 @@ class _Daemon:
             self._supervisor.close()
             await self._syncer.close()
             log.info("stopped; %s running agents are left alone", watched)
+
+    def reload(self) -> None:
+        """Read the configuration again, and go by it."""
+        if self._settings.reload() and self._jobs is not None:
+            self._jobs.sweep_every(self._settings.sweep_every)
+
+    def _on_hangup(self, stop: asyncio.Event) -> None:
+        if self._terminal.is_gone:
+            stop.set()
+        else:
+            self.reload()
 
     def _beat(self) -> None:
         """Tick, and come again when the next thing is due."""
@@ -126,10 +152,18 @@ class _Daemon:
                 self._beat_in(SETTLES)
 
     def _sweep(self) -> None:
-        if self._discovers:
+        if self._settings.discovers:
             discover(set(self._supervisor.stores))
         self._follow_registry()
         self._supervisor.tick(sweep=True)
+        self._say()
+
+    def _say(self) -> None:
+        """Tell other commands what we do, where that has changed."""
+        counts = self._supervisor.alive, len(self._supervisor.stores)
+        if counts != self._said:
+            self._said = counts
+            presence.publish(Presence(os.getpid(), self._since, __version__, *counts, time.time()))
 
     def _follow_registry(self) -> None:
         try:

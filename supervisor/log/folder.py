@@ -15,7 +15,7 @@ from supervisor.store.connection import FOLDER
 
 LOGS = "logs"
 
-OUTPUT, ERRORS = "log", "err.log"
+OUTPUT, ERRORS = STREAMS = "log", "err.log"
 """The streams, by the end of their file's name: stdout or the terminal, and stderr where it is logged apart."""
 
 _TOKEN_DIGITS = frozenset("0123456789abcdef")
@@ -43,7 +43,7 @@ def create(directory: str, token: str, stream: str) -> int:
         OSError: it cannot be made, or is there already.
         LogRefused: a folder on the way is a link, or another user's.
     """
-    folder = _logs_folder(directory, make=True)
+    folder = open_logs(directory, make=True)
     try:
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         return os.open(_name(token, stream), flags, 0o600, dir_fd=folder)
@@ -59,7 +59,7 @@ def open_for_reading(directory: str, token: str, stream: str) -> int | None:
         LogRefused: it is no regular file of the user's, or lies behind a link.
     """
     try:
-        folder = _logs_folder(directory, make=False)
+        folder = open_logs(directory)
     except FileNotFoundError:
         return None
     try:
@@ -76,6 +76,32 @@ def open_for_reading(directory: str, token: str, stream: str) -> int | None:
     return descriptor
 
 
+def open_logs(directory: str, *, make: bool = False) -> int:
+    """Return a descriptor of the folder of a project's logs.
+
+    Args:
+        directory: the project's physical directory.
+        make: whether it is made where it is missing.
+
+    Raises:
+        OSError: it is not there, or cannot be made.
+        LogRefused: a folder on the way is a link, or another user's.
+    """
+    trusted = _trusted(directory)
+    path = os.path.join(directory, FOLDER)
+    above = _open_folder(path, path, trusted)
+    try:
+        path = os.path.join(path, LOGS)
+        if make:
+            try:  # noqa: SIM105  contextlib costs a wrapped agent 3 ms
+                os.mkdir(LOGS, 0o700, dir_fd=above)
+            except FileExistsError:
+                pass
+        return _open_folder(LOGS, path, trusted, above)
+    finally:
+        os.close(above)
+
+
 def remove(directory: str, token: str) -> None:
     """Delete a run's logs; that there are none is no error.
 
@@ -84,7 +110,7 @@ def remove(directory: str, token: str) -> None:
         LogRefused: a folder on the way is a link, or another user's.
     """
     try:
-        folder = _logs_folder(directory, make=False)
+        folder = open_logs(directory)
     except FileNotFoundError:
         return
     try:
@@ -106,22 +132,6 @@ def _name(token: str, stream: str) -> str:
     if not is_token(token):
         raise LogRefused("the run's token is none of ours", "its row has been changed")
     return f"{token}.{stream}"
-
-
-def _logs_folder(directory: str, *, make: bool) -> int:
-    trusted = _trusted(directory)
-    path = os.path.join(directory, FOLDER)
-    above = _open_folder(path, path, trusted)
-    try:
-        path = os.path.join(path, LOGS)
-        if make:
-            try:  # noqa: SIM105  contextlib costs a wrapped agent 3 ms
-                os.mkdir(LOGS, 0o700, dir_fd=above)
-            except FileExistsError:
-                pass
-        return _open_folder(LOGS, path, trusted, above)
-    finally:
-        os.close(above)
 
 
 def _open_folder(name: str, path: str, trusted: set[int], above: int | None = None) -> int:

@@ -73,6 +73,12 @@ def on_shared_file_system(directory: str) -> bool:
     return mount is None or _is_shared(mount)
 
 
+def hides_processes() -> bool:
+    """Tell whether ``/proc`` hides the processes of other users (``hidepid``)."""
+    proc = _mount_of("/proc")
+    return proc is not None and _hides_processes(proc.options)
+
+
 def _is_shared(mount: Mount) -> bool:
     return mount.kind.startswith(_SHARED_FILE_SYSTEMS)
 

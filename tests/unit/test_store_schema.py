@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from kit import Original, Processes, rows
-from stores import FIXTURES, ending, execute, new_run, place, race, seed_schema
+from stores import FIXTURES, NEWER, ending, execute, new_run, place, race, seed_schema
 
 from supervisor.db import close_db, create_run, delete_project, get_all_runs, get_db, update_run_status, upsert_project
 from supervisor.errors import StoreError
@@ -19,15 +19,6 @@ from supervisor.store.connection import open_for_reading, open_for_writing
 from supervisor.store.schema import NEWEST, SEED_SCHEMA
 from supervisor.store.store import Store
 from supervisor.store.supervision import SupervisedStore
-
-NEWER = (
-    "INSERT INTO schema_migrations VALUES (999, 1)",
-    "DROP TABLE run_process",
-    "DROP TABLE run_ending",
-    "CREATE TABLE run_process (run INTEGER REFERENCES runs (id) ON DELETE CASCADE, whatever TEXT NOT NULL)",
-    "INSERT INTO run_process SELECT id, 'theirs' FROM runs",
-)
-"""What a newer version might make of a store."""
 
 OPENS = """
 import json, sys

@@ -1,0 +1,157 @@
+"""Two versions at once: a daemon older than the command, and stores that a newer version has made."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from daemons import Daemon
+from kit import Original, Processes, rows, run_ours, wait_until
+from nursery import Nursery, linux
+from stores import NEWER, execute
+
+from supervisor import __version__, paths, registry
+from supervisor.daemon import presence
+from supervisor.daemon.lock import DaemonLock
+from supervisor.daemon.presence import Presence
+from supervisor.registry import Origin
+from supervisor.store.supervision import SupervisedStore
+
+pytestmark = linux
+
+OF_VERSION = """
+import sys
+import supervisor
+supervisor.__version__ = sys.argv.pop(1)
+from supervisor.cli import main
+sys.exit(main())
+"""
+"""The command under test, as another version of it."""
+
+
+@pytest.fixture
+def original(project: Path) -> Iterator[Original]:
+    """Give the test a known store, open as the original module has it."""
+    with Original(project) as original:
+        registry.add(str(project), Origin.ADDED)
+        yield original
+
+
+def daemon_of(processes: Processes, version: str) -> subprocess.Popen[str]:
+    """Start a daemon of another version, and wait until it has said what it is."""
+    started = processes.python(OF_VERSION, version, "daemon", "--no-discover", stderr=subprocess.DEVNULL)
+    wait_until(lambda: (found := presence.running()) is not None and found.version == version)
+    return started
+
+
+def all_said() -> Presence:
+    """Wait until a daemon has said all of itself, its counts included, and return it."""
+    found = wait_until(lambda: [said for said in [presence.running()] if said and said.watching is not None])
+    return found[0]
+
+
+@pytest.mark.parametrize(("version", "said"), [("0.0.9", True), (__version__, False), ("99.0.0", False)])
+def test_ls_tells_of_an_older_daemon(processes: Processes, project: Path, version: str, said: bool) -> None:
+    """One line on stderr says that the daemon is older than this command, and what to do; data stays clean."""
+    daemon = daemon_of(processes, version)
+    shown = run_ours("ls", "--json")
+    assert (shown.returncode, shown.stdout) == (0, "[]\n")
+    what = f"the daemon (pid {daemon.pid}) is of version {version}, this command of {__version__}; start it anew"
+    assert shown.stderr == (f"agent-yes-supervise: {what}\n" if said else "")
+
+
+def test_a_daemon_from_before_it_said_its_version(home: Path) -> None:
+    """A lock that is held without a word beside it is an older daemon's; words that another left do not count."""
+    lock = DaemonLock()
+    assert presence.running() == Presence(pid=os.getpid(), since=lock.since, version=__version__)
+    said = {"pid": os.getpid(), "since": lock.since}
+    Path(paths.daemon_lock()).write_text(json.dumps(said), encoding="ascii")
+    assert presence.running() == Presence(pid=os.getpid(), since=lock.since)
+    presence.publish(Presence(pid=os.getpid(), since=lock.since - 1, version=__version__))
+    found = presence.running()
+    assert found is not None
+    assert found.version is None
+    assert found.is_older_than("0.1.0")
+    assert "is of version unknown, older, this" in run_ours("ls").stderr
+    lock.close()
+    assert presence.running() is None
+    assert run_ours("ls").stderr.startswith("Nothing runs")
+
+
+def test_what_a_daemon_says(original: Original, processes: Processes, tmp_path: Path) -> None:
+    """A daemon says pid, version, start and counts; a clean end takes it back, and after a kill the lock tells."""
+    assert presence.running() is None
+    original.create_run(processes.living().pid)
+    daemon = Daemon(processes, tmp_path / "log", "--no-discover")
+    found = all_said()
+    assert (found.pid, found.version, found.watching, found.stores) == (daemon.pid, __version__, 1, 1)
+    assert found.since is not None
+    assert found.said_at is not None
+    assert abs(found.said_at - found.since) < 60
+    assert os.stat(paths.daemon_presence()).st_mode & 0o777 == 0o600
+    daemon.stop()
+    assert presence.running() is None
+    assert not os.path.exists(paths.daemon_presence())
+    killed = Daemon(processes, tmp_path / "log", "--no-discover")
+    assert all_said().pid == killed.pid
+    killed.process.kill()
+    killed.process.wait()
+    assert os.path.exists(paths.daemon_presence())
+    assert presence.running() is None
+
+
+@pytest.mark.parametrize("junk", ["", "nonsense", "[1]", '{"pid": "1", "since": true, "version": 3, "watching": 1.5}'])
+def test_junk_beside_the_lock(home: Path, junk: str) -> None:
+    """Whatever the files hold, a held lock is a running daemon of which nothing is known."""
+    with open(paths.daemon_lock(), "w", encoding="ascii") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        lock.write(junk)
+        lock.flush()
+        Path(paths.daemon_presence()).write_text(junk)
+        assert presence.running() == Presence()
+
+
+def test_who_asks_keeps_no_daemon_from_starting(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A daemon that starts while somebody asks after one waits for the moment that this takes."""
+    asking = os.open(paths.daemon_lock(), os.O_RDONLY | os.O_CREAT)
+    fcntl.flock(asking, fcntl.LOCK_SH)
+    monkeypatch.setattr("supervisor.daemon.lock.time.sleep", lambda _: os.close(asking))
+    DaemonLock().close()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "older"),
+    [("0.1.0", "0.2.0", True), ("0.9.0", "0.10.0", True), ("0.2.0", "0.1.9", False), ("1.0", "1.0", False)],
+)
+def test_which_version_is_older(old: str, new: str, older: bool) -> None:
+    """Versions compare by number."""
+    assert Presence(version=old).is_older_than(new) is older
+
+
+def test_a_store_of_a_newer_version(original: Original, processes: Processes, project: Path, tmp_path: Path) -> None:
+    """Wrap and the daemon record in the original's tables, each warns once, and what is not theirs stays whole."""
+    with SupervisedStore(str(project)) as store:
+        store.get_all_runs()
+    execute(project, *NEWER)
+    theirs = rows(project, "select * from sqlite_master")
+    wrapped = run_ours("wrap", sys.executable, "-c", "raise SystemExit(3)")
+    assert wrapped.returncode == 3
+    agent = Nursery(processes).born()
+    run = original.create_run(agent)
+    daemon = Daemon(processes, tmp_path / "log", "--no-discover", "--sweep-every", "0.1")
+    daemon.watches((project, run))
+    os.kill(agent, 9)
+    wait_until(lambda: original.row(run)[0] != "running")
+    daemon.stop()
+    assert [row[:2] for row in rows(project, "select status, exit_code from runs")] == [("failed", 3), ("crashed", 137)]
+    assert daemon.log().count("was made by a newer version") == 1
+    assert rows(project, "select * from sqlite_master") == theirs
+    assert rows(project, "select * from run_process") == []
+    assert rows(project, "pragma integrity_check") == [("ok",)]
+    assert json.loads(run_ours("runs", "list", "--json").stdout)[0]["status"] == "crashed"
