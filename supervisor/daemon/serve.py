@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import logging
 import os
 import resource
 import signal
+import sys
 
 from supervisor import paths, registry
 from supervisor.daemon.discover import discover
 from supervisor.daemon.jobs import SWEEP_EVERY, start_jobs
 from supervisor.daemon.lock import DaemonLock
-from supervisor.daemon.means import Means
+from supervisor.daemon.means import Means, Settled
+from supervisor.daemon.parking import Parking
+from supervisor.daemon.service_manager import ServiceManager
 from supervisor.daemon.supervisor import Supervisor
 from supervisor.daemon.watch import Changes
 from supervisor.process.abilities import Abilities, abilities
@@ -43,18 +47,23 @@ def serve(*, sweep_every: float = SWEEP_EVERY, discovers: bool = True) -> None:
         DaemonRunning: this user has a daemon already.
     """
     lock = DaemonLock()
+    faulthandler.enable()  # the watchdog's SIGABRT then shows where it hangs
     found = abilities()  # forks, so before anything is opened
     try:
-        asyncio.run(_Daemon(sweep_every, discovers).run(found))
+        asyncio.run(_Daemon(sweep_every, discovers, ServiceManager()).run(found))
     finally:
         lock.close()
 
 
 class _Daemon:
-    def __init__(self, sweep_every: float, discovers: bool) -> None:
+    def __init__(self, sweep_every: float, discovers: bool, manager: ServiceManager) -> None:
         self._sweep_every = sweep_every
         self._discovers = discovers
-        self._supervisor = Supervisor(Means(fd_limit=_raise_fd_limit()))
+        self._manager = manager
+        self._parking = Parking(manager)
+        means = Means(fd_limit=_raise_fd_limit(), on_settled=self._count, parking=self._parking)
+        self._supervisor = Supervisor(means)
+        self._settled = 0
         self._registry_changed = Changes(paths.registry_dir())
         self._next_beat: asyncio.TimerHandle | None = None
         self._folders = _folder_watch()
@@ -67,6 +76,8 @@ class _Daemon:
         loop, stop = asyncio.get_running_loop(), asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
+        # A terminal's hangup ends what a person runs in it; without one, SIGHUP asks to look anew.
+        loop.add_signal_handler(signal.SIGHUP, stop.set if _has_terminal() else self._reload)
         descriptor = self._supervisor.means.exits.fileno()
         loop.add_reader(descriptor, self._supervisor.on_exits)
         if self._folders is not None:
@@ -76,9 +87,11 @@ class _Daemon:
         self._sweep()
         stop_jobs = start_jobs(self._sweep, sweep_every=self._sweep_every)
         self._beat_in(0)
+        self._manager.ready(self._status())
         try:
             await stop.wait()
         finally:
+            self._manager.stopping()
             if self._next_beat is not None:
                 self._next_beat.cancel()
             stop_jobs()
@@ -87,6 +100,7 @@ class _Daemon:
                 loop.remove_reader(self._folders.fileno())
                 self._folders.close()
             watched = self._supervisor.alive
+            self._parking.leave()
             self._supervisor.close()
             log.info("stopped; %s running agents are left alone", watched)
 
@@ -96,10 +110,12 @@ class _Daemon:
             if self._registry_changed():
                 self._follow_registry()
             self._supervisor.tick()
+            self._manager.beat(self._status())
+            self._parking.flush()
         finally:
             due = self._supervisor.next_due()
             left = self._tick if due is None else max(0.01, due - self._supervisor.means.clock())
-            self._beat_in(min(self._tick, left))
+            self._beat_in(min(self._tick, left, self._manager.beat_every or self._tick))
 
     def _beat_in(self, seconds: float) -> None:
         if self._next_beat is not None:
@@ -119,9 +135,28 @@ class _Daemon:
         self._follow_registry()
         self._supervisor.tick(sweep=True)
 
+    def _reload(self) -> None:
+        """Read everything anew, as SIGHUP asks."""
+        log.info("reading everything anew")
+        self._manager.reloading()
+        try:
+            self._sweep()
+        finally:
+            self._manager.ready(self._status())
+
+    def _count(self, _: Settled) -> None:
+        self._settled += 1
+
+    def _status(self) -> str:
+        """Return what a person wants to know of us in one line."""
+        stores = len(self._supervisor.stores)
+        in_stores = f"{stores} store{'' if stores == 1 else 's'}"
+        return f"{self._supervisor.alive} running in {in_stores}; {self._settled} settled since the start"
+
     def _follow_registry(self) -> None:
         try:
             self._supervisor.follow(entry.dir for entry in registry.entries())
+            self._parking.drop_others(self._supervisor.stores)
         except OSError as error:
             log.warning("the registry cannot be read: %s", error)
         self._watch_folders()
@@ -143,6 +178,10 @@ class _Daemon:
             except OSError as error:
                 log.debug("changes in %s do not wake us: %s", folder, error)
                 self._tick = TICK
+
+
+def _has_terminal() -> bool:
+    return sys.stderr is not None and sys.stderr.isatty()
 
 
 def _folder_watch() -> FolderWatch | None:

@@ -32,7 +32,7 @@ from supervisor.daemon.bindings import (
 )
 from supervisor.daemon.means import Key, Means, OwnerKey
 from supervisor.daemon.watch import StoreWatch
-from supervisor.daemon.writing import EndingWriter
+from supervisor.daemon.writing import EndingWriter, retract
 from supervisor.models import Claim, Ending
 from supervisor.process import exits, facts
 from supervisor.process.exits import Exit
@@ -98,7 +98,9 @@ class StoreRuns:
         known = self._known()
         claims = self.watch.claims([run_id for run_id in rows if run_id not in known])
         if claims:
-            self._first_sight(claims, running=len(rows))
+            self._first_sight([claim for claim in claims if not self._take_up(claim)], running=len(rows))
+        if claims is not None:
+            self._means.parking.drop_store(self.watch.directory)
         if self._unkept and self.watch.keep_stamps(list(self._unkept.items()), by=self._means.settled_by):
             self._unkept.clear()
         if not rows:
@@ -108,16 +110,7 @@ class StoreRuns:
         """Set back to running what was settled by inference alone, and whose very process is seen alive."""
         boot_id = self._means.scene.boot_id
         claims = self.watch.inferred(boot_id) if boot_id else []
-        for seen in self._see(claim for claim in claims if type(claim.pid) is int and facts.exists(claim.pid)):
-            seen.close()
-            if seen.verdict.line == "F15" and self.watch.retract(seen.claim):
-                log.warning(
-                    "%s#%s runs after all: pid %s is alive, and %s",
-                    self.watch.directory,
-                    seen.claim.run_id,
-                    seen.claim.pid,
-                    seen.verdict.reason,
-                )
+        retract(self.watch, self._see(item for item in claims if type(item.pid) is int and facts.exists(item.pid)))
 
     def note_exit(self, run_id: int, ended: Exit, detected_at: float) -> list[tuple[Claim, Ending]]:
         """Take the exit of a run's process; return the ending if it is to be settled at once.
@@ -130,7 +123,7 @@ class StoreRuns:
             return []  # a sweep has asked again, and it is still a zombie
         if late is not None:
             del self._late[run_id]
-            self._means.exits.forget(self._key(run_id))
+            self._means.release(self._key(run_id))
             return [] if ended.status is None else [(late.claim, self._ending(late, ended, detected_at))]
         if bound is None:
             return []
@@ -217,7 +210,7 @@ class StoreRuns:
         if suspect is not None:
             suspect.sight.close()
         if run_id not in self._late:
-            self._means.exits.forget(self._key(run_id))
+            self._means.release(self._key(run_id))
         self._means.exits.forget(OwnerKey(self._key(run_id)))
 
     def close(self) -> None:
@@ -260,25 +253,34 @@ class StoreRuns:
                 seen.close()
         dead = [seen for seen in sights if seen.verdict.state is State.DEAD]
         self._suspects |= suspected([seen for seen in dead if not seen.verdict.certain], running=running, now=now)
-        self.settle(
-            [
-                (seen.claim, inferred(seen.verdict, settled_by=self._means.settled_by))
-                for seen in dead
-                if seen.verdict.certain
-            ]
-        )
+        certain, by = [seen for seen in dead if seen.verdict.certain], self._means.settled_by
+        self.settle([(seen.claim, inferred(seen.verdict, settled_by=by)) for seen in certain])
+
+    def _take_up(self, claim: Claim) -> bool:
+        """Go on with a row as the daemon before us had bound it; tell whether it had."""
+        taken = self._means.parking.take_up(self._key(claim.run_id), claim)
+        if taken is not None:
+            self._matched = self._matched or taken[0].line in ("F15", "F17")
+            self._watch(*taken, "taken up again")
+        return taken is not None
 
     def _bind(self, seen: Sight) -> None:
         run_id, bound = seen.claim.run_id, bind(seen)
-        self._bound[run_id] = bound
-        self._late.pop(run_id, None)
-        self._means.oom_kills.follow(bound.surroundings.memory)
-        log.debug("watching %s#%s: %s, %s", self.watch.directory, run_id, bound.process, seen.verdict.reason)
         if seen.claim.process is None and bound.identified:
             self._unkept[run_id] = stamp_of(bound.process.pid, seen.descriptor)
-        if seen.descriptor is not None:
-            bound.polled = not watch_end(self._means.exits, self._key(run_id), seen.descriptor, bound.process)
-        elif self._means.exits.watch_pid(self._key(run_id), bound.process.pid):
+        self._watch(bound, seen.descriptor, seen.verdict.reason)
+        if seen.descriptor is not None and not bound.polled:
+            self._means.parking.park(self._key(run_id), bound, seen.descriptor)
+
+    def _watch(self, bound: Bound, descriptor: int | None, reason: str) -> None:
+        key = self._key(bound.claim.run_id)
+        self._bound[key.run_id] = bound
+        self._late.pop(key.run_id, None)
+        self._means.oom_kills.follow(bound.surroundings.memory)
+        log.debug("watching %s#%s: %s, %s", *key, bound.process, reason)
+        if descriptor is not None:
+            bound.polled = not watch_end(self._means.exits, key, descriptor, bound.process)
+        elif self._means.exits.watch_pid(key, bound.process.pid):
             bound.polled = not bound.process.lives  # it may have ended before it was watched
 
     def _note_unknown(self, seen: Sight) -> None:

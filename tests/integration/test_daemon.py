@@ -330,7 +330,7 @@ def test_the_journal_has_times_of_its_own(start: Callable[..., Daemon], tmp_path
     log = tmp_path / "daemon.log"
     log.touch()
     status = log.stat()
-    for stream, beginning in ((f"{status.st_dev}:{status.st_ino}", "INFO supervising"), ("1:1", "20")):
+    for stream, beginning in ((f"{status.st_dev}:{status.st_ino}", "<6>supervising"), ("1:1", "20")):
         daemon = start(env={**os.environ, "JOURNAL_STREAM": stream})
         assert daemon.log().startswith(beginning)
         daemon.stop()
