@@ -15,6 +15,7 @@ from supervisor.cli.daemon import daemon, scan
 from supervisor.cli.ls import ls
 from supervisor.cli.projects import projects
 from supervisor.cli.runs import runs
+from supervisor.cli.service import service
 from supervisor.cli.stop import kill, stop
 from supervisor.cli.stores import stores
 from supervisor.cli.why import why
@@ -62,7 +63,7 @@ def cli() -> None:
     """Supervise AI agent CLIs: know what runs, how each run ended, and why."""
 
 
-for _command in (wrap, daemon, scan, ls, why, stop, kill, runs, projects, stores):
+for _command in (wrap, daemon, scan, ls, why, stop, kill, runs, projects, stores, service):
     cli.add_command(_command)
 
 

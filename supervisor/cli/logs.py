@@ -40,9 +40,9 @@ def log_to(level: int, file: str | None = None) -> None:
     """
     handler: logging.Handler
     if file is not None:
-        import logging.handlers  # noqa: PLC0415  it imports much that nobody else needs
+        from logging.handlers import RotatingFileHandler  # noqa: PLC0415  it imports much that nobody else needs
 
-        handler = logging.handlers.RotatingFileHandler(
+        handler = RotatingFileHandler(
             file, maxBytes=TURNED_OVER_AT, backupCount=3, encoding="utf-8", errors="backslashreplace"
         )
     else:
