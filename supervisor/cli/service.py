@@ -73,7 +73,7 @@ def logs(follow: bool, lines: int) -> None:
     from supervisor.service.manager import this_manager  # noqa: PLC0415  only this needs it
 
     command = this_manager().logs_command(lines=lines, follow=follow)
-    os.execvp(command[0], command)  # noqa: S607  journalctl or tail, with its own pager and signals
+    os.execvp(command[0], command)
 
 
 def _print_plan(plan: Plan) -> None:

@@ -151,6 +151,7 @@ class Parking:
         if match is None:
             log.warning("the service manager has kept a descriptor that is not ours: %r", name)
             os.close(descriptor)
+            self._order(_Order(name, None))
             return
         pid, start, parent = int(match["pid"]), int(match["start"]), None
         if match["parent"]:

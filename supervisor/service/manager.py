@@ -35,8 +35,8 @@ class ServiceState:
     """How the service is.
 
     ``file`` is where it is installed, None where it is not; ``up_to_date`` says whether an installation now would write
-    the same, but for the environment. ``since`` is in Unix seconds. ``lingers`` says whether it outlives the user's last session; None where
-    that is not known, or no question.
+    the same, but for the environment. ``since`` is in Unix seconds. ``lingers`` says whether it outlives the user's
+    last session; None where that is not known, or no question.
     """
 
     manager: str
@@ -142,7 +142,7 @@ def write(path: str, text: str) -> None:
     try:
         with open(descriptor, "w", encoding="utf-8") as file:
             file.write(text)
-        os.chmod(scratch, 0o644)  # noqa: S103  as everything there; it holds no secret
+        os.chmod(scratch, 0o644)
         os.replace(scratch, path)
     except BaseException:
         with contextlib.suppress(OSError):
