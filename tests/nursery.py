@@ -6,8 +6,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import pytest
 from kit import Processes, wait_until
@@ -101,8 +101,10 @@ tells_exits = pytest.mark.skipif(not _tells_exits(), reason="needs exit statuses
 class Nursery:
     """A helper process and its children, who are no children of ours. Ends with its `Processes`."""
 
-    def __init__(self, processes: Processes) -> None:
-        self._helper = processes.python(_NURSERY, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    def __init__(self, processes: Processes, python: Sequence[str] = (sys.executable,), **options: Any) -> None:
+        """Start the helper; ``python`` is the command to start it by, options are those of `subprocess.Popen`."""
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        self._helper = processes.start(*python, "-c", _NURSERY, **pipes, **options)
 
     @property
     def pid(self) -> int:
