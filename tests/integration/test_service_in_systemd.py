@@ -13,6 +13,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -31,17 +32,12 @@ class Home(Sandbox):
     """A sandbox with our wheel installed for its user, and a project of that user's."""
 
     def __enter__(self) -> Home:
-        super().__enter__()
         self.venv = self.world / "venv"
         self.project = self.world / "project"
-        self.wheel = _built(self.world)
-        python = str(self.venv / "bin" / "python")
-        subprocess.run([BASE, "-m", "venv", "--without-pip", str(self.venv)], check=True)
-        install = ("install", "--quiet", "--no-deps", "--no-index", str(self.wheel))
-        subprocess.run([sys.executable, "-m", "pip", "--python", python, *install], check=True)
-        (packages,) = self.venv.glob("lib/python*/site-packages")
-        (dependencies,) = Path(sys.prefix).glob("lib/python*/site-packages")
-        (packages / "dependencies.pth").write_text(f"{dependencies}\n")
+        with ThreadPoolExecutor(1) as beside:
+            installed = beside.submit(self._install)
+            super().__enter__()
+            self.wheel = installed.result()
         self.project.mkdir()
         with Original(self.project):
             pass
@@ -52,6 +48,17 @@ class Home(Sandbox):
             self.__exit__()
             pytest.skip(f"the sandbox's user cannot run what is installed here: {seen.stderr.strip()}")
         return self
+
+    def _install(self) -> Path:
+        """Install the wheel as pipx does, into an environment of its own; only what it depends on is ours."""
+        wheel, python = _built(self.world), str(self.venv / "bin" / "python")
+        subprocess.run([BASE, "-m", "venv", "--without-pip", str(self.venv)], check=True)
+        install = ("install", "--quiet", "--no-deps", "--no-index", str(wheel))
+        subprocess.run([sys.executable, "-m", "pip", "--python", python, *install], check=True)
+        (packages,) = self.venv.glob("lib/python*/site-packages")
+        (dependencies,) = Path(sys.prefix).glob("lib/python*/site-packages")
+        (packages / "dependencies.pth").write_text(f"{dependencies}\n")
+        return wheel
 
     def ours(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Run our command as the user, in the project."""

@@ -63,25 +63,18 @@ def settled(project: Path, run: int) -> tuple[object, ...]:
 class TestTelling:
     """What the manager hears."""
 
-    def test_ready_comes_with_counts_after_the_first_look(
+    def test_the_status_counts_from_ready_on(
         self, original: Original, start: Callable[..., Any], manager: Manager, nursery: Nursery
     ) -> None:
-        """READY=1 means that what ran before is watched already, and the status line counts it."""
-        original.create_run(nursery.born())
+        """READY=1 means that what ran before is watched already; what happens then changes the line, told once."""
+        agents = nursery.spawn(2)
+        original.create_run(agents[0])
         start()
-        message = manager.hear("READY=1")
-        assert "STATUS=1 running in 1 store; 0 settled since the start" in message
-
-    def test_the_status_follows_what_happens(
-        self, original: Original, start: Callable[..., Any], manager: Manager, nursery: Nursery
-    ) -> None:
-        """A run more and a run settled are told, each once."""
-        start()
-        agent = nursery.born()
-        original.create_run(agent)
-        manager.hear("STATUS=1 running in 1 store; 0 settled")
-        os.kill(agent, signal.SIGKILL)
-        manager.hear("STATUS=0 running in 1 store; 1 settled")
+        assert "STATUS=1 running in 1 store; 0 settled since the start" in manager.hear("READY=1")
+        original.create_run(agents[1])
+        manager.hear("STATUS=2 running in 1 store; 0 settled")
+        os.kill(agents[0], signal.SIGKILL)
+        manager.hear("STATUS=1 running in 1 store; 1 settled")
         statuses = re.findall(r"STATUS=(.*)", "\n".join(manager.heard))
         assert len(statuses) == len(set(statuses))
 
@@ -96,7 +89,7 @@ class TestTelling:
             wait_until(lambda: manager.listen().count("WATCHDOG=1") >= began + count)
             return time.monotonic() - at
 
-        assert min(beats(3) for _ in range(3)) < 0.6
+        assert any(beats(3) < 0.6 for _ in range(3))  # other tests may be using the machine
         daemon.send_signal(signal.SIGSTOP)
         wait_until(lambda: "State:\tT" in Path(f"/proc/{daemon.pid}/status").read_text())
         heard = len(manager.listen())
@@ -104,22 +97,15 @@ class TestTelling:
         wait_until(lambda: len(manager.listen()) > heard)
 
     @pytest.mark.usefixtures("home")
-    def test_a_reload_is_announced_and_ended(self, start: Callable[..., Any], manager: Manager) -> None:
-        """SIGHUP: RELOADING=1 with the moment, everything is looked at anew, then READY=1."""
+    def test_a_reload_and_the_end_are_announced(self, start: Callable[..., Any], manager: Manager) -> None:
+        """SIGHUP: RELOADING=1 with the moment, everything is looked at anew, then READY=1. SIGTERM: STOPPING=1."""
         daemon = start()
         manager.heard.clear()
         before = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
         daemon.send_signal(signal.SIGHUP)
         manager.hear("READY=1")
-        reloading = manager.hear("RELOADING=1")
-        assert manager.heard.index(reloading) < manager.heard.index(manager.hear("READY=1"))
-        assert int(reloading.partition("MONOTONIC_USEC=")[2]) >= before
-        assert daemon.poll() is None
-
-    @pytest.mark.usefixtures("home")
-    def test_its_end_is_announced(self, start: Callable[..., Any], manager: Manager) -> None:
-        """SIGTERM: STOPPING=1, and the exit code 0."""
-        daemon = start()
+        assert [message.partition("\n")[0] for message in manager.heard] == ["RELOADING=1", "READY=1"]
+        assert int(manager.heard[0].partition("MONOTONIC_USEC=")[2]) >= before
         daemon.send_signal(signal.SIGTERM)
         assert daemon.wait(20) == 0
         manager.hear("STOPPING=1")
@@ -129,7 +115,7 @@ class TestParking:
     """Pidfds that outlive the daemon."""
 
     @tells_exits
-    @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+    @pytest.mark.parametrize(("number", "code"), [(signal.SIGKILL, 0), (signal.SIGTERM, 42)])
     def test_an_exit_between_two_daemons_is_known_exactly(
         self,
         original: Original,
@@ -138,17 +124,18 @@ class TestParking:
         nursery: Nursery,
         project: Path,
         number: int,
+        code: int,
     ) -> None:
         """Foreign agents that end, and are reaped, while no daemon runs are settled with their exit statuses."""
-        agents = dict(zip(nursery.spawn(3), (0, 42, -signal.SIGSEGV), strict=True))
+        agents = dict(zip(nursery.spawn(2), (code, -signal.SIGSEGV), strict=True))
         runs = {agent: original.create_run(agent) for agent in agents}
         living = nursery.born()
         original.create_run(living)
         daemon = start()
-        manager.keeps(4)
+        manager.keeps(3)
         daemon.send_signal(number)
         daemon.wait(20)
-        manager.keeps(4)
+        manager.keeps(3)
         for agent, how in agents.items():
             nursery.end(agent, how)
             nursery.reap(agent)
@@ -157,22 +144,22 @@ class TestParking:
             end = (how, "unrecorded") if how >= 0 else (128 - how, "signalled")
             assert settled(project, runs[agent]) == ("crashed", *end, 2)
         manager.keeps(1)
-        assert ending(project, 4)[0] == "running"
+        assert ending(project, 3)[0] == "running"
         nursery.end(living, 7)
-        assert settled(project, 4)[:2] == ("crashed", 7)
+        assert settled(project, 3)[:2] == ("crashed", 7)
         manager.keeps(0)
 
     def test_one_that_lives_on_is_taken_up_and_not_parked_twice(
         self, original: Original, start: Callable[..., Any], manager: Manager, nursery: Nursery, tmp_path: Path
     ) -> None:
-        """Over three daemons there is one parked pidfd for one run."""
+        """Over two daemons there is one parked pidfd for one run."""
         original.create_run(nursery.born())
-        for _ in range(3):
+        for _ in range(2):
             daemon = start()
             manager.keeps(1)
             daemon.kill()
             daemon.wait(20)
-        assert (tmp_path / "daemon.log").read_text().count("taken up again") == 2
+        assert (tmp_path / "daemon.log").read_text().count("taken up again") == 1
 
     def test_a_row_that_has_changed_does_not_get_the_parked_one(
         self, original: Original, start: Callable[..., Any], manager: Manager, nursery: Nursery, project: Path
@@ -220,7 +207,7 @@ class TestParking:
     ) -> None:
         """More runs than its queue holds: they are settled all the same, and parked when it reads again."""
         start()
-        agents = nursery.spawn(600)
+        agents = nursery.spawn(350)
         with_rows = {original.create_run(agent): agent for agent in agents}
         run = next(iter(with_rows))
         wait_until(lambda: rows(project, "select count(*) from run_process")[0][0] == len(agents))
