@@ -6,7 +6,7 @@ RUN := $(VENV)/bin/python -m
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types check format pins clean
+.PHONY: help setup demo bench test lint types check format pins clean
 
 help: ## Show this list.
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
@@ -22,6 +22,10 @@ $(READY): pyproject.toml requirements-dev.txt
 
 demo: $(READY) ## Show the main job on a throw-away home; takes about 15 seconds.
 	@$(VENV)/bin/python examples/demo.py
+
+bench: $(READY) ## Measure detection and idle cost; takes about 15 minutes; ARGS="--no-peers" for less.
+	$(VENV)/bin/python benchmarks/detection.py $(ARGS)
+	$(VENV)/bin/python benchmarks/idle.py $(ARGS)
 
 test: $(READY) ## Run the tests; ARGS="-k word" for some of them.
 	$(RUN) pytest $(ARGS)

@@ -79,21 +79,14 @@ def add(directory: str, origin: Origin) -> Entry:
         OSError: the registry cannot be written.
     """
     directory = os.path.realpath(directory)
-    old, inode = get(directory), _inode(directory)
-    if old is not None and old.inode == inode and _STRENGTH[origin] <= _STRENGTH[old.origin]:
-        return old
-    entry = Entry(directory, origin, time.time(), inode)
-    target = _file(directory)
-    draft = f"{target}.{os.getpid()}.{time.monotonic_ns()}"
-    try:
-        with open(draft, "x", encoding="utf-8", opener=_private) as file:
-            json.dump(asdict(entry), file)
-        os.replace(draft, target)
-    except OSError:  # a full disk: leave no draft behind
-        with contextlib.suppress(OSError):
-            os.unlink(draft)
-        raise
-    return entry
+    target, inode = _file(directory), _inode(directory)
+    while True:
+        there, old = os.path.lexists(target), _read(target)
+        if old is not None and old.inode == inode and _STRENGTH[origin] <= _STRENGTH[old.origin]:
+            return old
+        entry = Entry(directory, origin, time.time(), inode)
+        if _write(entry, target, first=not there):
+            return entry
 
 
 def add_by_hand(directory: str) -> Entry:
@@ -149,6 +142,27 @@ def scan(folder: str) -> Iterator[str]:
 def _file(directory: str) -> str:
     digest = hashlib.sha256(os.fsencode(directory)).hexdigest()[:32]
     return os.path.join(paths.registry_dir(), f"{digest}.json")
+
+
+def _write(entry: Entry, target: str, *, first: bool) -> bool:
+    """Write an entry's file; ``first`` asks for the first one there, and another's is left as it is: then tell so."""
+    draft = f"{target}.{os.getpid()}.{time.monotonic_ns()}"
+    try:
+        with open(draft, "x", encoding="utf-8", opener=_private) as file:
+            json.dump(asdict(entry), file)
+        if first:
+            os.link(draft, target)
+            os.unlink(draft)
+        else:
+            os.replace(draft, target)
+    except FileExistsError:
+        os.unlink(draft)
+        return False
+    except OSError:  # a full disk: leave no draft behind
+        with contextlib.suppress(OSError):
+            os.unlink(draft)
+        raise
+    return True
 
 
 def _read(path: str) -> Entry | None:

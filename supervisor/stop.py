@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import select
@@ -18,6 +19,7 @@ from supervisor.process import exits, facts, pidfd, procfs, signature
 from supervisor.process.judge import State
 from supervisor.process.stamp import stamp_of
 from supervisor.sight import Sight
+from supervisor.store import connection as connections
 from supervisor.store.supervision import SupervisedStore
 
 KILL_WAIT = 5.0
@@ -188,6 +190,8 @@ def _recorded(store: SupervisedStore, seen: Sight, *, killed: bool) -> Stopped:
         time.sleep(0.02)
     if end is not None:
         store.settle([(seen.claim, _ending(seen, end, detected_at))])
+        with contextlib.suppress(OSError):  # it is recorded; only a power cut could still take it back
+            connections.sync(store.directory)
     run = store.get_run_by_id(seen.claim.run_id)
     return Stopped(run.status if run else None, run.exit_code if run else None, killed)
 

@@ -8,9 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from kit import Processes
+from kit import Answer, Ask, Processes
+from nursery import Apart
 
 from supervisor import db
+from supervisor.cli import app
 
 NOWHERE = "/dev/null/no-home-in-tests"
 """Below a file, so that not even root can make it: a test that forgets its home fails at once."""
@@ -26,6 +28,12 @@ os.environ.pop("NO_COLOR", None)
 for _signal in signal.valid_signals() - {signal.SIGPIPE, signal.SIGXFSZ}:
     if signal.getsignal(_signal) is signal.SIG_IGN:
         signal.signal(_signal, signal.SIG_DFL)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def apart(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Keep what we start in child namespaces from seeing the stores of other test runs."""
+    Apart.own = tmp_path_factory.getbasetemp()
 
 
 @pytest.fixture
@@ -54,3 +62,15 @@ def processes() -> Iterator[Processes]:
     """Start processes; those that still live are ended after the test, and it is asserted that they are gone."""
     with Processes() as processes:
         yield processes
+
+
+@pytest.fixture
+def ask(capsys: pytest.CaptureFixture[str]) -> Ask:
+    """Run a command in this process, and give what it answers."""
+
+    def answer(*words: str) -> Answer:
+        capsys.readouterr()
+        code = app.run(list(words))
+        return Answer(code, *capsys.readouterr())
+
+    return answer

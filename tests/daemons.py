@@ -6,21 +6,23 @@ import re
 import signal
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from kit import Processes, wait_until
+from kit import COMMAND, Processes, wait_until
 
 
 class Daemon:
     """``agent-yes-supervise daemon``, supervising by the time this is made. Ends with its `Processes`."""
 
-    def __init__(self, processes: Processes, log: Path, *options: str, **popen: Any) -> None:
+    def __init__(
+        self, processes: Processes, log: Path, *options: str, command: Sequence[str] = COMMAND, **popen: Any
+    ) -> None:
         self._log = log
+        argv = (*command, "daemon", "--verbose", *options)
         with log.open("w") as file:
-            self.process = processes.ours(
-                "daemon", "--verbose", *options, stdin=subprocess.DEVNULL, stdout=file, stderr=file, **popen
-            )
+            self.process = processes.start(*argv, stdin=subprocess.DEVNULL, stdout=file, stderr=file, **popen)
         self.hear("supervising")
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import sqlite3
@@ -11,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 T = TypeVar("T")
 
@@ -87,6 +88,32 @@ def run_ours(*args: str, timeout: float = 30, **options: Any) -> subprocess.Comp
     """Run agent-yes-supervise to its end with its output captured."""
     options = {"stdin": subprocess.DEVNULL, **options}
     return subprocess.run([*COMMAND, *args], capture_output=True, text=True, timeout=timeout, check=False, **options)
+
+
+class Answer(NamedTuple):
+    """What a command has answered."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def lines(self) -> list[str]:
+        """The lines of data."""
+        return self.out.splitlines()
+
+    @property
+    def names(self) -> list[str]:
+        """The first word of each row of a table."""
+        return [line.split()[0] for line in self.lines[1:]]
+
+    @property
+    def json(self) -> Any:
+        """The data, where it is JSON."""
+        return json.loads(self.out)
+
+
+Ask = Callable[..., Answer]
 
 
 def dead_pid() -> int:

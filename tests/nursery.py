@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
@@ -20,9 +21,14 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc and pidf
 """Everything here."""
 
 _NURSERY = """
-import os, resource, sys
+import ctypes, os, resource, sys
 
-resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+core = int(sys.argv[2]) if len(sys.argv) > 2 else 0
+resource.setrlimit(resource.RLIMIT_CORE, (core, core))
+if len(sys.argv) > 1:
+    user = int(sys.argv[1])
+    os.setgroups([]), os.setresgid(user, user, user), os.setresuid(user, user, user)
+    ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)  # PR_SET_DUMPABLE, which is lost with root's rights
 pipes = {}
 for line in sys.stdin:
     order, *numbers = line.split()
@@ -50,6 +56,8 @@ for pid in pipes:
     os.kill(pid, 9)
     os.waitpid(pid, 0)
 """
+
+_CORE_SIZE = 1 << 16
 
 _LEADER_LEAVES = """
 import ctypes, os, sys, threading
@@ -99,12 +107,23 @@ tells_exits = pytest.mark.skipif(not _tells_exits(), reason="needs exit statuses
 
 
 class Nursery:
-    """A helper process and its children, who are no children of ours. Ends with its `Processes`."""
+    """A helper process and its children, who are no children of ours. Ends with its `Processes`.
 
-    def __init__(self, processes: Processes, python: Sequence[str] = (sys.executable,), **options: Any) -> None:
-        """Start the helper; ``python`` is the command to start it by, options are those of `subprocess.Popen`."""
+    ``user`` is whose processes they are to be, for tests that run as root; their crashes then leave core files in
+    their directory. ``python`` is the command that starts Python. Options are those of `subprocess.Popen`.
+    """
+
+    def __init__(
+        self,
+        processes: Processes,
+        *,
+        user: int | None = None,
+        python: Sequence[str] = (sys.executable,),
+        **options: Any,
+    ) -> None:
+        args = () if user is None else (str(user), str(_CORE_SIZE))
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-        self._helper = processes.start(*python, "-c", _NURSERY, **pipes, **options)
+        self._helper = processes.start(*python, "-c", _NURSERY, *args, **pipes, **options)
 
     @property
     def pid(self) -> int:
@@ -156,6 +175,42 @@ def leaderless(processes: Processes) -> subprocess.Popen[str]:
     return process
 
 
+class Apart:
+    """Keeps processes of child PID namespaces from seeing what other test runs on this machine have.
+
+    A row may have been written by any process that sees its store, so a run of the same tests beside this one would
+    no longer be sure of the dead pids in its stores.
+    """
+
+    own: Path | None = None
+    """Where this test run's folders are."""
+
+    @classmethod
+    def command(cls, *command: str) -> list[str]:
+        """Return a command that runs another in a mount namespace where of all test runs' folders ours alone is."""
+        if cls.own is None or not cls.own.parent.name.startswith("pytest-of-"):
+            return list(command)
+        hide = 'own=$1 others=$2; shift 2; here=$PWD; cd "$own"; mount -t tmpfs none "$others"; mkdir "$own"'
+        script = f'{hide}; mount -c --bind . "$own"; cd "$here"; exec "$@"'
+        return ["unshare", "--mount", "sh", "-ec", script, "sh", str(cls.own), str(cls.own.parent), *command]
+
+
+def child_of_a_namespace(processes: Processes, script: str, *args: str) -> int:
+    """Run a shell script as the first process of a new PID namespace, and return its pid once it sleeps for good."""
+    command = f"{script}\necho up; exec sleep infinity"
+    outer = processes.start(
+        *Apart.command("unshare", "--fork", "--kill-child", "--pid", "--mount-proc", "sh", "-ec", command, "sh", *args),
+        stdout=subprocess.PIPE,
+    )
+    assert hear(outer) == "up"
+    return child_of(outer)
+
+
+def child_of(process: subprocess.Popen[str]) -> int:
+    """Return the pid of a process's only child."""
+    return int(Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text())
+
+
 def say(process: subprocess.Popen[str], line: str) -> None:
     """Write a line to a process's standard input."""
     assert process.stdin is not None
@@ -177,3 +232,9 @@ def descriptors() -> set[str]:
         except FileNotFoundError:  # the listing's own
             continue
     return found
+
+
+def in_child_namespace(*command: str) -> list[str]:
+    """Return a command that runs another as the first process of a PID namespace of its own, for whoever may."""
+    inner = Apart.command("unshare", "--pid", "--fork", "--mount-proc", "--kill-child", *command)
+    return ["unshare", "--user", "--map-root-user", *inner]

@@ -103,15 +103,19 @@ def ending(rank: Rank = Rank.INFERENCE, **fields: Any) -> Ending:
     return Ending(rank=rank, **{**known, **fields})
 
 
+def with_tools() -> dict[str, str]:
+    """Return an environment in which a program finds the tests' tools."""
+    paths = [str(DATA.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+
+
 def race(processes: Processes, *programs: tuple[str, ...]) -> list[Any]:
     """Run Python programs, each with its arguments, all from the same moment on; return what each prints, as JSON.
 
     A program prints a line to say that it is up, and starts when its standard input ends.
     """
     pipes: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-    paths = [str(DATA.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
-    tools = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
-    racers = [processes.python(*program, env=tools, **pipes) for program in programs]
+    racers = [processes.python(*program, env=with_tools(), **pipes) for program in programs]
     for racer in racers:
         assert racer.stdout is not None
         racer.stdout.readline()

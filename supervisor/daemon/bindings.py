@@ -80,7 +80,6 @@ class Bound:
 
     claim: Claim
     process: Identity
-    polled: bool
     identified: bool
     line: str
     owner: Identity | None
@@ -177,7 +176,6 @@ def bind(sight: Sight) -> Bound:
     return Bound(
         claim=sight.claim,
         process=Identity(sight.facts.pid, stat.start_ticks if stat else None),
-        polled=sight.descriptor is None,
         identified=sight.verdict.identified,
         line=sight.verdict.line,
         owner=owner,

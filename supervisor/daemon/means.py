@@ -16,7 +16,7 @@ from supervisor.process import facts
 from supervisor.process.exits import ExitWatcher
 from supervisor.process.judge import Facts, Scene
 from supervisor.process.kqueue import exit_watcher
-from supervisor.process.surroundings import OomKills
+from supervisor.process.surroundings import Moment, OomKills
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +50,7 @@ class Means:
     """What the runs of all stores share.
 
     ``fd_limit`` is the number of descriptors that this process may have; ``clock`` is monotonic, in seconds.
+    ``on_change`` is told the directory of a store that others have written to.
     """
 
     settled_by: str = "daemon"
@@ -57,11 +58,14 @@ class Means:
     clock: Callable[[], float] = time.monotonic
     look: Callable[[int], tuple[Facts, int | None]] = facts.look
     on_settled: Callable[[Settled], None] = lambda _: None
+    on_change: Callable[[str], None] = lambda _: None
     exits: ExitWatcher = field(default_factory=exit_watcher)
     parking: Parking = field(default_factory=Parking)
     scene: Scene = field(default_factory=facts.scene)
     oom_kills: OomKills = field(default_factory=OomKills)
     steps: ClockSteps = field(default_factory=ClockSteps)
+    settled: list[Settled] = field(default_factory=list)
+    """Written, and not told yet: that waits until all that has ended is written."""
 
     def look_within_limit(self, pid: int) -> tuple[Facts, int | None]:
         """Look at a process, and keep its pidfd if descriptors are not running out."""
@@ -76,8 +80,17 @@ class Means:
         self.parking.remove(run)
         self.exits.forget(run)
 
-    def tell(self, settled: Settled) -> None:
-        """Log that a run has been settled, and why, and tell who wants to know."""
+    def moment(self) -> Moment:
+        """Begin the moment at which processes have just been seen to have ended."""
+        return Moment(self.oom_kills)
+
+    def tell(self) -> None:
+        """Log which runs have been settled, and why, and tell who wants to know."""
+        told, self.settled = self.settled, []
+        for settled in told:
+            self._tell(settled)
+
+    def _tell(self, settled: Settled) -> None:
         claim, ending = settled.claim, settled.ending
         code = "" if ending.exit_code is None else f" with {ending.exit_code}"
         evidence = ", ".join(f"{name}: {value}" for name, value in ending.evidence.items())

@@ -96,7 +96,7 @@ class Parking:
             self._order(_Order(name, None))
 
     def flush(self) -> None:
-        """Give the orders that the manager did not take before."""
+        """Give the manager its orders, as far as it takes them now."""
         while self._orders and self._manager is not None and self._give(self._manager, self._orders[0]):
             del self._orders[0]
 
@@ -125,7 +125,6 @@ class Parking:
         bound = Bound(
             claim=claim,
             process=parked.process,
-            polled=False,
             identified=True,
             line="F15" if stamped else parked.line,
             owner=owner,
@@ -173,12 +172,9 @@ class Parking:
         self._order(_Order(parked.name, None))
 
     def _order(self, order: _Order) -> None:
-        """Give an order at once, unless others wait: a manager that does not read must not be waited for twice."""
-        if self._manager is None:
-            return
-        self._orders.append(order)
-        if len(self._orders) == 1:
-            self.flush()
+        """Note an order for the next flush: settling must not wait for a service manager."""
+        if self._manager is not None:
+            self._orders.append(order)
 
     @staticmethod
     def _give(manager: ServiceManager, order: _Order) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import resource
 import select
@@ -14,6 +15,7 @@ from supervisor.daemon.means import Means, Settled
 from supervisor.daemon.supervisor import Supervisor
 from supervisor.models import Claim
 from supervisor.process.judge import Verdict
+from supervisor.store import connection as connections
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +59,9 @@ def scan(directories: Iterable[str], *, waits: bool = True) -> ScanResult:
         if store.watch.is_locked:
             log.warning("%s is locked by another process: its runs have not been looked at", store.watch.store.path)
     supervisor.close()
+    for directory in {settled.directory for settled in result.settled}:
+        with contextlib.suppress(OSError):  # it is recorded; only a power cut could still take it back
+            connections.sync(directory)
     return result
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import faulthandler
 import logging
+import math
 import os
 import resource
 import signal
@@ -12,6 +13,7 @@ import sys
 
 from supervisor import paths, registry
 from supervisor.daemon.discover import discover
+from supervisor.daemon.durability import Syncer
 from supervisor.daemon.jobs import SWEEP_EVERY, start_jobs
 from supervisor.daemon.lock import DaemonLock
 from supervisor.daemon.means import Means, Settled
@@ -29,8 +31,8 @@ log = logging.getLogger(__name__)
 TICK = 0.5
 """Seconds between looks for new rows and stores where nothing tells of them: a few stat(2) calls each."""
 
-WOKEN_TICK = 1.0
-"""The same where every store's folder is watched, and the look is only the safety net."""
+WOKEN_TICK = 3.0
+"""The same where the kernel tells of every change and the look is only a safety net: each wakes an idle processor."""
 
 SETTLES = 0.01
 """Seconds that a burst of changes may last before it is looked at, once."""
@@ -61,7 +63,13 @@ class _Daemon:
         self._discovers = discovers
         self._manager = manager
         self._parking = Parking(manager)
-        means = Means(fd_limit=_raise_fd_limit(), on_settled=self._count, parking=self._parking)
+        self._syncer = Syncer()
+        means = Means(
+            fd_limit=_raise_fd_limit(),
+            on_settled=self._on_settled,
+            on_change=self._syncer.note,
+            parking=self._parking,
+        )
         self._supervisor = Supervisor(means)
         self._settled = 0
         self._registry_changed = Changes(paths.registry_dir())
@@ -102,6 +110,7 @@ class _Daemon:
             watched = self._supervisor.alive
             self._parking.leave()
             self._supervisor.close()
+            await self._syncer.close()
             log.info("stopped; %s running agents are left alone", watched)
 
     def _beat(self) -> None:
@@ -114,8 +123,9 @@ class _Daemon:
             self._parking.flush()
         finally:
             due = self._supervisor.next_due()
-            left = self._tick if due is None else max(0.01, due - self._supervisor.means.clock())
-            self._beat_in(min(self._tick, left, self._manager.beat_every or self._tick))
+            left = math.inf if due is None else max(0.01, due - self._supervisor.means.clock())
+            wanted = math.inf if self._manager.beat_every is None else self._manager.beat_every
+            self._beat_in(min(TICK if self._supervisor.polls else self._tick, left, wanted))
 
     def _beat_in(self, seconds: float) -> None:
         if self._next_beat is not None:
@@ -144,8 +154,9 @@ class _Daemon:
         finally:
             self._manager.ready(self._status())
 
-    def _count(self, _: Settled) -> None:
+    def _on_settled(self, settled: Settled) -> None:
         self._settled += 1
+        self._syncer.note(settled.directory)
 
     def _status(self) -> str:
         """Return what a person wants to know of us in one line."""

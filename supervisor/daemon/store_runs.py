@@ -38,11 +38,11 @@ from supervisor.process import exits, facts
 from supervisor.process.exits import Exit
 from supervisor.process.judge import State, Verdict
 from supervisor.process.stamp import stamp_of
-from supervisor.process.surroundings import circumstances_of
 from supervisor.sight import Sight
 
 if TYPE_CHECKING:
     from supervisor.process.stamp import StampColumns
+    from supervisor.process.surroundings import Moment
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +56,8 @@ class StoreRuns:
         self._means = means
         self._matched = False
         self._bound: dict[int, Bound] = {}
+        self.polled: set[int] = set()
+        """Bound to a process that has no pidfd, and is asked after at each tick."""
         self._dying: dict[int, Dying] = {}
         self._suspects: dict[int, Suspect] = {}
         self._writer = EndingWriter(self.watch, means)
@@ -97,9 +99,8 @@ class StoreRuns:
             self._aside.clear()
         known = self._known()
         claims = self.watch.claims([run_id for run_id in rows if run_id not in known])
-        if claims:
-            self._first_sight([claim for claim in claims if not self._take_up(claim)], running=len(rows))
         if claims is not None:
+            self._first_sight([claim for claim in claims if not self._take_up(claim)], running=len(rows))
             self._means.parking.drop_store(self.watch.directory)
         if self._unkept and self.watch.keep_stamps(list(self._unkept.items()), by=self._means.settled_by):
             self._unkept.clear()
@@ -112,8 +113,8 @@ class StoreRuns:
         claims = self.watch.inferred(boot_id) if boot_id else []
         retract(self.watch, self._see(item for item in claims if type(item.pid) is int and facts.exists(item.pid)))
 
-    def note_exit(self, run_id: int, ended: Exit, detected_at: float) -> list[tuple[Claim, Ending]]:
-        """Take the exit of a run's process; return the ending if it is to be settled at once.
+    def note_exit(self, run_id: int, ended: Exit, moment: Moment) -> list[tuple[Claim, Ending]]:
+        """Take the exit of a run's process, seen at a moment; return the ending if it is to be settled at once.
 
         Otherwise it waits for its owner to record it, or for its exit status to show.
         """
@@ -124,7 +125,7 @@ class StoreRuns:
         if late is not None:
             del self._late[run_id]
             self._means.release(self._key(run_id))
-            return [] if ended.status is None else [(late.claim, self._ending(late, ended, detected_at))]
+            return [] if ended.status is None else [(late.claim, self._ending(late, ended, moment))]
         if bound is None:
             return []
         if dying is not None:
@@ -133,8 +134,8 @@ class StoreRuns:
             return []
         grace = max(bound.grace(ended.status, 0), 0 if ended.final else REAP_GRACE)
         if grace == 0:
-            return [(bound.claim, self._ending(bound, ended, detected_at))]
-        self._dying[run_id] = Dying(bound, ended, now, detected_at, now + grace)
+            return [(bound.claim, self._ending(bound, ended, moment))]
+        self._dying[run_id] = Dying(bound, ended, now, moment.at, now + grace)
         watch_owner(self._means.exits, OwnerKey(self._key(run_id)), bound)
         return []
 
@@ -147,35 +148,31 @@ class StoreRuns:
 
     def poll(self) -> None:
         """Ask after the processes that have no pidfd."""
-        detected_at, endings = time.time(), []
-        for run_id, bound in list(self._bound.items()):
-            if bound.polled and run_id not in self._dying:
-                end = polled_exit(bound.process)
-                if end is not None:
-                    status, source = end
-                    exit_ = Exit(self._key(run_id), status, final=True, source=source)
-                    endings += self.note_exit(run_id, exit_, detected_at)
+        endings = []
+        for run_id in self.polled - self._dying.keys():
+            end = polled_exit(self._bound[run_id].process)
+            if end is not None:
+                ended = Exit(self._key(run_id), end[0], final=True, source=end[1])
+                endings += self.note_exit(run_id, ended, self._means.moment())
         self.settle(endings)
 
     def next_due(self) -> float | None:
         """Return when, on the clock, something of this store comes due; None when nothing waits."""
-        if not self.is_doubtful:
-            return None
         waiting: list[Waiting] = [*self._dying.values(), *self._suspects.values(), *self._writer.kept.values()]
-        return min(item.due for item in waiting)
+        return min((item.due for item in waiting), default=None)
 
     def do_what_is_due(self) -> None:
         """Settle whose owner had its time, write what could not be written, take the second looks."""
         if not self.is_doubtful:
             return
-        now, endings = self._means.clock(), []
+        now, moment, endings = self._means.clock(), self._means.moment(), []
         for run_id in due(self._dying, now):
             dying = self._dying[run_id]
             left = dying.bound.grace(dying.exit.status, now - dying.since)
             if left > 0:
                 dying.due = now + left
             else:
-                endings.append((dying.bound.claim, self._ending(dying.bound, dying.exit, dying.detected_at)))
+                endings.append((dying.bound.claim, self._ending(dying.bound, dying.exit, moment, dying.detected_at)))
         again = [self._writer.kept[run_id] for run_id in due(self._writer.kept, now)]
         endings += [(item.claim, item.ending) for item in again]
         self.settle(endings)
@@ -191,7 +188,7 @@ class StoreRuns:
             if dying is not None and not dying.exit.final and written is not False:
                 self._late[claim.run_id] = dying.bound
             self._let_go(claim.run_id)
-        if not self._known():
+        if not (self._bound or self._suspects or self._writer.kept or self._aside):
             self.watch.rest()
 
     def forget(self, run_id: int) -> None:
@@ -202,6 +199,7 @@ class StoreRuns:
     def _let_go(self, run_id: int) -> None:
         """Let go of a run's process."""
         self._bound.pop(run_id, None)
+        self.polled.discard(run_id)
         self._dying.pop(run_id, None)
         self._unkept.pop(run_id, None)
         self.unknown.pop(run_id, None)
@@ -241,7 +239,7 @@ class StoreRuns:
         return sights
 
     def _first_sight(self, claims: list[Claim], *, running: int) -> None:
-        sights, now = self._see(claims), self._means.clock()
+        sights, now = self._see(claims) if claims else [], self._means.clock()
         for seen in sights:
             if seen.verdict.bind:
                 self._bind(seen)
@@ -268,20 +266,23 @@ class StoreRuns:
         run_id, bound = seen.claim.run_id, bind(seen)
         if seen.claim.process is None and bound.identified:
             self._unkept[run_id] = stamp_of(bound.process.pid, seen.descriptor)
-        self._watch(bound, seen.descriptor, seen.verdict.reason)
-        if seen.descriptor is not None and not bound.polled:
+        if self._watch(bound, seen.descriptor, seen.verdict.reason) and seen.descriptor is not None:
             self._means.parking.park(self._key(run_id), bound, seen.descriptor)
 
-    def _watch(self, bound: Bound, descriptor: int | None, reason: str) -> None:
+    def _watch(self, bound: Bound, descriptor: int | None, reason: str) -> bool:
+        """Wait for a run's process; tell whether its end will be told, or must be asked after."""
         key = self._key(bound.claim.run_id)
         self._bound[key.run_id] = bound
         self._late.pop(key.run_id, None)
         self._means.oom_kills.follow(bound.surroundings.memory)
         log.debug("watching %s#%s: %s, %s", *key, bound.process, reason)
         if descriptor is not None:
-            bound.polled = not watch_end(self._means.exits, key, descriptor, bound.process)
-        elif self._means.exits.watch_pid(key, bound.process.pid):
-            bound.polled = not bound.process.lives  # it may have ended before it was watched
+            told = watch_end(self._means.exits, key, descriptor, bound.process)
+        else:  # a process may have ended before its pid was watched
+            told = self._means.exits.watch_pid(key, bound.process.pid) and bound.process.lives
+        if not told:
+            self.polled.add(key.run_id)
+        return told
 
     def _note_unknown(self, seen: Sight) -> None:
         run_id, verdict = seen.claim.run_id, seen.verdict
@@ -292,14 +293,14 @@ class StoreRuns:
         if not verdict.bind:
             self._aside[run_id] = seen.claim
 
-    def _ending(self, bound: Bound, ended: Exit, detected_at: float) -> Ending:
+    def _ending(self, bound: Bound, ended: Exit, moment: Moment, detected_at: float | None = None) -> Ending:
         killed = ended.status is not None and os.WIFSIGNALED(ended.status)
         return bound.ending(
             ended.status,
             source=ended.source,
-            detected_at=detected_at,
+            detected_at=moment.at if detected_at is None else detected_at,
             settled_by=self._means.settled_by,
-            circumstances=circumstances_of(bound.surroundings, self._means.oom_kills, killed=killed),
+            circumstances=moment.circumstances(bound.surroundings, killed=killed),
         )
 
     def _look_again(self, now: float) -> None:
@@ -346,4 +347,4 @@ class StoreRuns:
             self._dying[second.claim.run_id] = Dying(bound, ended, suspect.since, time.time(), now + grace)
             watch_owner(self._means.exits, OwnerKey(self._key(second.claim.run_id)), bound)
             return []
-        return [(second.claim, self._ending(bound, ended, time.time()))]
+        return [(second.claim, self._ending(bound, ended, self._means.moment()))]

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import time
 from collections.abc import Iterable, Iterator
 
 from supervisor.daemon.means import Key, Means, OwnerKey
 from supervisor.daemon.store_runs import StoreRuns
 from supervisor.models import Claim, Ending
+from supervisor.process.exits import Exit
 
 log = logging.getLogger(__name__)
+
+MOST_ROUNDS = 100
+"""How often a wake-up takes exits that have come meanwhile, before it logs them and lets the loop go on."""
 
 
 class Supervisor:
@@ -30,6 +33,11 @@ class Supervisor:
     def alive(self) -> int:
         """The number of runs whose process lives."""
         return sum(store.alive for store in self.stores.values())
+
+    @property
+    def polls(self) -> bool:
+        """Whether there are processes whose end no pidfd tells: each tick asks after them."""
+        return any(store.polled for store in self.stores.values())
 
     def follow(self, directories: Iterable[str]) -> None:
         """Look after the stores of exactly these projects from now on."""
@@ -57,16 +65,31 @@ class Supervisor:
             with self._guarded(directory):
                 if sweep:
                     store.retract()
-                if store.watch.changed() or sweep:
+                changed = store.watch.changed()
+                if changed:
+                    self.means.on_change(directory)
+                if changed or sweep:
                     store.reconcile(sweep=sweep)
                 store.poll()
                 store.do_what_is_due()
+        self.means.tell()
 
     def on_exits(self) -> None:
         """Take the exits that the kernel tells of: settle at once what can be, one transaction a store."""
-        detected_at = time.time()
+        for _ in range(MOST_ROUNDS):
+            exits = self.means.exits.take()
+            if not exits:
+                break
+            self._settle(exits)
+        for directory, store in self.stores.items():
+            with self._guarded(directory):
+                store.do_what_is_due()
+        self.means.tell()
+
+    def _settle(self, exits: list[Exit]) -> None:
+        moment = self.means.moment()
         endings: dict[str, list[tuple[Claim, Ending]]] = {}
-        for ended in self.means.exits.take():
+        for ended in exits:
             run = ended.key.run if isinstance(ended.key, OwnerKey) else ended.key
             assert isinstance(run, Key)  # noqa: S101  nothing else is watched
             store = self.stores.get(run.directory)
@@ -74,13 +97,12 @@ class Supervisor:
                 continue
             with self._guarded(run.directory):
                 if run is ended.key:
-                    endings.setdefault(run.directory, []).extend(store.note_exit(run.run_id, ended, detected_at))
+                    endings.setdefault(run.directory, []).extend(store.note_exit(run.run_id, ended, moment))
                 else:
                     store.note_owner_exit(run.run_id)
-        for directory, store in self.stores.items():
+        for directory, ended_here in endings.items():
             with self._guarded(directory):
-                store.settle(endings.get(directory, []))
-                store.do_what_is_due()
+                self.stores[directory].settle(ended_here)
 
     def next_due(self) -> float | None:
         """Return when, on the clock, something comes due; None when nothing waits."""
@@ -90,6 +112,7 @@ class Supervisor:
     def close(self) -> None:
         """Let go of all processes and stores."""
         self.follow(())
+        self.means.tell()
         self.means.exits.close()
 
     @contextlib.contextmanager

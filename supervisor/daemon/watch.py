@@ -56,6 +56,10 @@ class Changes:
         self._last, self._racy = tuple(seen), racy
         return changed
 
+    def forget(self) -> None:
+        """Count whatever is there at the next look as changed."""
+        self._last = None
+
 
 class StoreWatch:
     """The daemon's view of one store. Trouble with it is logged when it changes, and never raised."""
@@ -74,17 +78,21 @@ class StoreWatch:
     def changed(self) -> bool:
         """Tell whether the store may have new rows since it was last read.
 
-        An open store is asked itself (``PRAGMA data_version``, and whether another file stands in its place); our own
-        writes are no news. A store that is kept closed, because nothing runs there, is judged by its files' times.
+        As long as its files are the same, nobody has committed anything: in WAL mode a commit is a write(2) to the WAL.
+        Where they are not, an open store is asked itself (``PRAGMA data_version``): our own writes are no news. A store
+        that another file stands in place of is always news.
         """
         if self.is_locked:
             return True
+        if not self._changes():
+            return False
         if not self.store.is_open or self._inode != self._inode_now():
-            return self._changes() or self.store.is_open
+            return True
         try:
             return self.store.data_version() != self._version
         except sqlite3.Error as error:
-            return not is_lock(error)  # a lock is no news; what else it is, reading will tell
+            self._changes.forget()
+            return not is_lock(error)  # a lock is no news yet; what else it is, reading will tell
 
     def rows(self) -> dict[int, tuple[object, object]] | None:
         """Return pid and start of the running rows by id, None where the store cannot be read now."""

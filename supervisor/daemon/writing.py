@@ -30,7 +30,7 @@ class EndingWriter:
             if written is None:
                 self.kept[claim.run_id] = unwritten(claim, ending, before=before, now=now)
             elif written[index]:
-                self._means.tell(Settled(self._watch.directory, claim, ending))
+                self._means.settled.append(Settled(self._watch.directory, claim, ending))
             else:
                 log.debug("%s#%s has been recorded by its owner", self._watch.directory, claim.run_id)
         return [None] * len(endings) if written is None else list(written)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from supervisor.models import Circumstances
 
@@ -104,27 +104,48 @@ def is_shutting_down(*, run: str = "/run", now: Callable[[], float] = time.time)
 
 
 def circumstances_of(before: Surroundings, oom_kills: OomKills, *, killed: bool) -> Circumstances:
-    """Compare what surrounded a process when it was bound with what is left at its end.
+    """Compare what surrounded a process when it was bound with what is left at its end; see `Moment.circumstances`."""
+    return Moment(oom_kills).circumstances(before, killed=killed)
+
+
+class Moment:
+    """The moment at which processes were seen to have ended, ``at`` in Unix seconds.
+
+    What is the same for all of them is asked once: a thousand may end together. It must begin after their ends were
+    seen, for the kernel counts an OOM kill before it kills.
 
     Args:
-        before: what surrounded it.
-        oom_kills: counted since.
-        killed: whether a signal ended it: only then the more costly questions are asked.
+        oom_kills: counted since the processes were bound.
     """
-    now = clocks()
-    found = Circumstances(
-        shutting_down=is_shutting_down(),  # also makes programs exit by themselves, and unseen
-        suspended=now.suspended - before.clocks.suspended,
-        clock_stepped=now.offset - before.clocks.offset,
-    )
-    if not killed:
-        return found
-    return replace(
-        found,
-        oom=oom_kills.evidence(before.memory),
-        terminal_gone=_terminal_name(before.terminal) if terminal_is_gone(before.terminal) else None,
-        session_gone=before.session if before.session is not None and is_gone(before.session) else None,
-    )
+
+    def __init__(self, oom_kills: OomKills) -> None:
+        self.at = time.time()
+        self._oom_kills = oom_kills
+        self._oom: dict[str | None, Mapping[str, object] | None] = {}
+        self._clocks = clocks()
+        self._shutting_down = is_shutting_down()  # also makes programs exit by themselves, and unseen
+
+    def circumstances(self, before: Surroundings, *, killed: bool) -> Circumstances:
+        """Compare what surrounded a process when it was bound with what is left at its end.
+
+        Args:
+            before: what surrounded it.
+            killed: whether a signal ended it: only then the more costly questions are asked.
+        """
+        terminal, session = before.terminal, before.session
+        return Circumstances(
+            shutting_down=self._shutting_down,
+            suspended=self._clocks.suspended - before.clocks.suspended,
+            clock_stepped=self._clocks.offset - before.clocks.offset,
+            oom=self._oom_evidence(before.memory) if killed else None,
+            terminal_gone=_terminal_name(terminal) if killed and terminal_is_gone(terminal) else None,
+            session_gone=session if killed and session is not None and is_gone(session) else None,
+        )
+
+    def _oom_evidence(self, memory: str | None) -> Mapping[str, object] | None:
+        if memory not in self._oom:
+            self._oom[memory] = self._oom_kills.evidence(memory)
+        return self._oom[memory]
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,17 +179,21 @@ class OomKills:
         if memory is not None and self._counts.get(memory, (None,))[0] != _inode(memory):
             self._recount(memory)
 
-    def refresh(self) -> None:
-        """Look whether any count has risen. Cheap as long as the machine's has not: one file."""
+    def refresh(self) -> bool:
+        """Look whether any count has risen; tell whether the machine's could be read, without which no other is.
+
+        Cheap as long as the machine's has not risen: one file. The kernel counts for the machine before a cgroup, and
+        kills after both.
+        """
         machine = _field(self._vmstat, "oom_kill")
         if machine is not None:
             if self._machine is not None and machine > self._machine:
                 self._machine_rose = _Rise(self._clock(), self._machine, machine)
             self._machine = machine
-        if self._is_late(self._machine_rose):
-            return
-        for memory in list(self._counts):  # each for a while after: the kernel counts for the machine first
-            self._recount(memory)
+        if not self._is_late(self._machine_rose):
+            for memory in list(self._counts):  # each for a while after: the second count may just be missing
+                self._recount(memory)
+        return machine is not None
 
     def evidence(self, memory: str | None) -> Mapping[str, object] | None:
         """Return what speaks for an OOM kill in a cgroup just now, None if nothing does.
@@ -176,8 +201,7 @@ class OomKills:
         ``certain`` is true where the cgroup's own counter has risen; where that cannot be read, the machine's rising
         only makes it probable.
         """
-        self.refresh()
-        if memory in self._counts:
+        if not self.refresh() and memory in self._counts:
             self._recount(memory)
         own, machine = self._rose.get(memory or ""), self._machine_rose
         if own is not None and not self._is_late(own):
@@ -260,12 +284,20 @@ def _count(memory: str) -> int | None:
 
 
 def _field(path: str, name: str, *, separator: str = " ") -> int | None:
+    """Return a number from a file of names and values; without a text file's layers, for each tick asks for one."""
+    wanted = f"\n{name}{separator}".encode()
     try:
-        with open(path, encoding="ascii") as file:
-            for line in file:
-                key, _, value = line.partition(separator)
-                if key == name:
-                    return int(value)
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            content = b"\n"
+            while more := os.read(descriptor, 65536):  # the kernel gives a page or less at a time
+                content += more
+                _, found, value = content.partition(wanted)
+                if found and b"\n" in value:
+                    break
+        finally:
+            os.close(descriptor)
+        _, found, value = content.partition(wanted)
+        return int(value.partition(b"\n")[0]) if found else None
     except (OSError, ValueError):
         return None
-    return None

@@ -37,7 +37,7 @@ class SupervisedStore(Store):
 
     def data_version(self) -> int:
         """Return a number that changes when another connection has committed to this file; our own writes do not."""
-        version: int = self._rows("PRAGMA data_version")[0][0]
+        version: int = self.connection.execute("PRAGMA data_version").fetchone()[0]
         return version
 
     def running_rows(self) -> dict[int, tuple[object, object]]:

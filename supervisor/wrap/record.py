@@ -100,6 +100,11 @@ class Record:
             self._close()
         except Exception as error:  # noqa: BLE001  no trouble of ours may change how the agent's end is seen
             self._say(error)
+            return
+        try:  # noqa: SIM105  contextlib costs 1 ms before the agent's start
+            connections.sync(self._run.directory)
+        except OSError:
+            pass  # it is recorded; only a power cut could still take it back
 
     def _look_around(self) -> None:
         """Sample what may explain the end: the wrapper shares its agent's terminal, session and memory limits."""

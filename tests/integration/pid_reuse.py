@@ -2,6 +2,7 @@
 
 Run as the first process of a PID namespace: ``unshare --fork --pid --mount-proc python pid_reuse.py ROUNDS``. Prints a
 line per round: the old process's exit code as told, and the new one's verdicts with and without the old one's stamp.
+With a project's directory behind it, the rounds are played by rows of its store: a line is what became of both.
 """
 
 from __future__ import annotations
@@ -9,8 +10,11 @@ from __future__ import annotations
 import os
 import select
 import sys
+from pathlib import Path
 
-from supervisor.models import Stamp
+from stage import Stage
+
+from supervisor.models import Rank, Stamp
 from supervisor.process import facts, judge
 from supervisor.process.exits import ExitWatcher
 from supervisor.process.judge import Scene, Start, Verdict
@@ -94,5 +98,29 @@ def play(rounds: int) -> None:
     watcher.close()
 
 
+def play_rows(rounds: int, directory: Path) -> None:
+    """Play the rounds by rows that the original writes, each settled before the next."""
+    with Stage(directory) as stage:
+        for number in range(rounds):
+            code = number % 255 + 1
+            pid, writer = born()
+            old = stage.run(pid)
+            stage.tick()
+            end(pid, writer, code)
+            writer = born_as(pid)
+            new = stage.run(pid)
+            if number % 2:
+                stage.tick(sweep=True)
+            stage.exits()
+            stage.tick(sweep=True)
+            right = stage.ending(old) == ("crashed", code, "unrecorded", Rank.KERNEL)
+            print(right, *stage.row(new), stage.runs.alive, flush=True)
+            stage.original.connection.execute("delete from runs where id = ?", [new])
+            end(pid, writer, 0)
+
+
 if __name__ == "__main__":
-    play(int(sys.argv[1]))
+    if len(sys.argv) > 2:
+        play_rows(int(sys.argv[1]), Path(sys.argv[2]))
+    else:
+        play(int(sys.argv[1]))

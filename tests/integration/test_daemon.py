@@ -15,11 +15,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from cgroups import eat, memory_group
 from daemons import Daemon
 from kit import COMMAND, DATA, Original, Processes, rows, run_ours, wait_until
-from nursery import Nursery, hear, linux, say, tells_exits
+from nursery import Nursery, as_root, hear, in_child_namespace, linux, say, tells_exits
+from stores import ending
 
 from supervisor import registry
+from supervisor.process.stamp import stamp_of
 from supervisor.registry import Origin
 from supervisor.store.supervision import SupervisedStore
 
@@ -157,6 +160,26 @@ class TestDeaths:
         assert endings(project) == [(run, "crashed", 137, "killed", 2, "daemon") for run in runs]
         assert len(daemon.hear(r"INFO settled .*", times=200)) == 200
 
+    @as_root
+    def test_a_foreign_agent_that_the_kernel_kills_for_want_of_memory(
+        self, original: Original, start: Callable[..., Daemon], processes: Processes, project: Path
+    ) -> None:
+        """An OOM kill of somebody else's process is recorded as one, and ``why`` tells of the counter that rose."""
+        daemon = start()
+        with memory_group() as group:
+            eater = group.eater(processes)
+            run = original.create_run(eater.pid)
+            daemon.watches((project, run))
+            assert eat(eater) == -signal.SIGKILL
+            wait_until(lambda: original.row(run)[0] != "running")
+        assert endings(project) == [(run, "crashed", 137, "oom-killed", 2, "daemon")]
+        told = run_ours("why", f"project#{run}")
+        assert told.returncode == 0, told.stderr
+        assert re.search(r"\Wcause +.*out of memory", told.stdout), told.stdout
+        assert f"{group.folder}: oom_kill rose from 0 to 1" in told.stdout
+        (evidence,) = rows(project, "select evidence ->> '$.oom.certain', evidence ->> '$.oom.after' from run_ending")
+        assert evidence == (1, 1)
+
     def test_live_processes_are_never_settled(
         self, original: Original, start: Callable[..., Daemon], nursery: Nursery, project: Path
     ) -> None:
@@ -201,6 +224,62 @@ class TestNoticing:
                 return max(time.monotonic() - between, between - began)
 
         within(1, measure)
+
+    def test_a_store_replaced_by_rename_is_followed(
+        self, original: Original, start: Callable[..., Daemon], nursery: Nursery, project: Path
+    ) -> None:
+        """A daemon with a store open follows the file that takes its place: its rows count, and are settled there.
+
+        ``PRAGMA data_version`` stays what it was: only device and inode tell.
+        """
+        before, after, there = nursery.spawn(3)
+        run = original.create_run(before)
+        daemon = start("--sweep-every", "3600")
+        daemon.watches((project, run))
+        wait_until(lambda: open_files(daemon.pid, "store.sqlite"))
+        draft = project / "draft"
+        draft.mkdir()
+        with Original(draft) as other:
+            new = [other.create_run(pid) for pid in (after, there)]
+        original.close()
+        folder = project / ".agent-yes"
+        for leftover in ("store.sqlite-wal", "store.sqlite-shm"):
+            (folder / leftover).unlink()  # they would be taken for the new file's
+        os.replace(draft / ".agent-yes" / "store.sqlite", folder / "store.sqlite")
+        daemon.hear(rf"watching {re.escape(f'{project}#{new[0]}')}: .*{after}")
+        daemon.watches((project, new[1]))
+        for pid in (before, after):
+            os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: endings(project)[0][1] != "running")
+        assert endings(project) == [
+            (new[0], "crashed", 137, "killed", 2, "daemon"),
+            (new[1], "running", None, None, None, None),
+        ]
+
+    def test_an_inferred_end_is_taken_back_when_a_store_is_restored(
+        self, original: Original, start: Callable[..., Daemon], nursery: Nursery, project: Path
+    ) -> None:
+        """A run that a restored store calls lost runs again while its very process lives, and is settled as it ends.
+
+        Of the other lost runs there one has another process under its pid now, and one none: they stay lost
+        (vikasprogrammer/agentric#741).
+        """
+        agent, stranger = nursery.spawn(2)
+        gone = nursery.dead()
+        lost = [original.create_run(pid) for pid in (agent, stranger, gone)]
+        with SupervisedStore(str(project)) as store:
+            stamps = [stamp_of(pid) for pid in (agent, nursery.born(), gone)]
+            stamps[1]["pid"] = stranger
+            store.keep_stamps(list(zip(lost, stamps, strict=True)), by="test")
+            store.settle([(claim, ending()) for claim in store.running_claims()])
+        assert [row[1:4] for row in endings(project)] == [("crashed", None, "lost")] * 3
+        daemon = start("--sweep-every", "0.1")
+        daemon.hear(rf"{re.escape(f'{project}#{lost[0]}')} runs after all: pid {agent} is alive")
+        daemon.watches((project, lost[0]))
+        assert [original.row(run)[0] for run in lost] == ["running", "crashed", "crashed"]
+        os.kill(agent, signal.SIGKILL)
+        wait_until(lambda: original.row(lost[0])[0] == "crashed")
+        assert [row[2:4] for row in endings(project)] == [(137, "killed"), (None, "lost"), (None, "lost")]
 
     def test_a_store_that_is_forgotten_is_left_alone(
         self, original: Original, start: Callable[..., Daemon], nursery: Nursery, project: Path
@@ -251,13 +330,15 @@ class TestNoticing:
         with Original(project) as original:
             # In a PID namespace of its own, so that it finds no other store of this machine.
             inside = 'sleep 1000 & cd / && exec "$0" "$@" daemon --discover --verbose'
-            unshare = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount-proc", "--kill-child"]
-            if subprocess.run([*unshare, "true"], capture_output=True, check=False).returncode:
+            if subprocess.run(in_child_namespace("true"), capture_output=True, check=False).returncode:
                 pytest.skip("needs user and PID namespaces")
             with (
                 (tmp_path / "log").open("w") as log,
                 subprocess.Popen(
-                    [*unshare, "sh", "-c", inside, *COMMAND], stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                    in_child_namespace("sh", "-c", inside, *COMMAND),
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
                 ) as process,
             ):
                 try:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import click
 import pytest
-from kit import COMMAND, Original, dead_pid, run_ours
+from kit import COMMAND, Ask, Original, dead_pid, run_ours
 from stores import execute
 
 from supervisor import __version__, db, paths, views
@@ -24,20 +24,6 @@ from supervisor.cli import app
 from supervisor.errors import NotFound, SuperviseError
 
 ONE_LINE = re.compile(r"agent-yes-supervise: [^;\n]+; [^\n]+\n")
-
-Ask = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def ask(capsys: pytest.CaptureFixture[str]) -> Ask:
-    """Run a command in this process; give its exit code, its data and its messages."""
-
-    def answer(*words: str) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = app.run(list(words))
-        return code, *capsys.readouterr()
-
-    return answer
 
 
 @pytest.fixture

@@ -12,17 +12,16 @@ import struct
 import subprocess
 import termios
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
-from kit import COMMAND, Original, Processes, dead_pid, rows, run_ours
+from kit import COMMAND, Answer, Ask, Original, Processes, dead_pid, rows, run_ours
 from rich.cells import cell_len
 from stores import ending, execute, new_run, place, stamp
 
 from supervisor import db, registry
-from supervisor.cli.app import run
 from supervisor.cli.output import clean
 from supervisor.models import Cause, Rank, RunStatus
 from supervisor.process.stamp import stamp_of
@@ -40,44 +39,6 @@ LISTS = (
     ("projects", "list"),
     ("stores", "list"),
 )
-
-
-class Answer(NamedTuple):
-    """What a command has answered."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def lines(self) -> list[str]:
-        """The lines of data."""
-        return self.out.splitlines()
-
-    @property
-    def names(self) -> list[str]:
-        """The first word of each row of a table."""
-        return [line.split()[0] for line in self.lines[1:]]
-
-    @property
-    def json(self) -> Any:
-        """The data, where it is JSON."""
-        return json.loads(self.out)
-
-
-Ask = Callable[..., Answer]
-
-
-@pytest.fixture
-def ask(capsys: pytest.CaptureFixture[str]) -> Ask:
-    """Run a command in this process."""
-
-    def answer(*words: str) -> Answer:
-        capsys.readouterr()
-        code = run(list(words))
-        return Answer(code, *capsys.readouterr())
-
-    return answer
 
 
 @pytest.fixture

@@ -87,7 +87,7 @@ def home() -> Iterator[Home]:
 def nursery(home: Home) -> Iterator[Nursery]:
     """Give the test agents that run inside, as the user."""
     with Processes() as processes:
-        yield Nursery(processes, home.as_user(sys.executable), env=home.environ)
+        yield Nursery(processes, python=home.as_user(sys.executable), env=home.environ)
 
 
 @pytest.fixture

@@ -9,22 +9,21 @@ import pwd
 import re
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 from daemons import Daemon
-from kit import Original, Processes, rows, run_ours, wait_until
+from kit import Answer, Ask, Original, Processes, rows, run_ours, wait_until
 from nursery import Nursery, as_root, linux, tells_exits
+from ordinary import ordinary_user
 from stage import pidfds
 from strangers import stranger
 from wrapping import agent, is_stopped, recorded_run
 
 from supervisor import registry, sight, stop
-from supervisor.cli.app import run
 from supervisor.errors import SuperviseError
 from supervisor.models import Cause, Rank, RunStatus
 from supervisor.process import exits, facts
@@ -36,18 +35,6 @@ from supervisor.store import recording
 from supervisor.store.supervision import SupervisedStore
 
 pytestmark = linux
-
-_AS_NOBODY = """
-import importlib, os, pkgutil, sys
-import supervisor, encodings.ascii, fcntl, platformdirs.unix
-for found in pkgutil.walk_packages(supervisor.__path__, "supervisor."):
-    if not found.name.endswith("__main__"):
-        importlib.import_module(found.name)
-from supervisor.cli.app import run
-os.setgroups([]), os.setresgid(65534, 65534, 65534), os.setresuid(65534, 65534, 65534)
-sys.exit(run(sys.argv[1:]))
-"""
-NOBODY = 65534
 
 ENDS_WELL = ("trap", "TERM", "touch", "up", "take", "TERM", "exit", 0)
 """Steps of an agent that exits with 0 when it is asked to end."""
@@ -65,29 +52,6 @@ child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3600)"]
 print(child.pid, flush=True)
 child.wait()
 """
-
-
-class Answer(NamedTuple):
-    """What a command has answered."""
-
-    code: int
-    out: str
-    err: str
-
-
-Ask = Callable[..., Answer]
-
-
-@pytest.fixture
-def ask(capsys: pytest.CaptureFixture[str]) -> Ask:
-    """Run a command in this process."""
-
-    def answer(*words: str) -> Answer:
-        capsys.readouterr()
-        code = run(list(words))
-        return Answer(code, *capsys.readouterr())
-
-    return answer
 
 
 @pytest.fixture
@@ -413,14 +377,20 @@ def test_a_stranger_that_has_the_pid_now(original: Original, ask: Ask, processes
         assert is_untouched(original, row)
 
 
-def test_a_stamp_of_another_process(original: Original, ask: Ask, processes: Processes, project: Path) -> None:
-    """A process that has a stamped run's pid, and another start, is not touched, however well it fits otherwise."""
+@pytest.mark.parametrize("other", [{"pidfd_inode": 1, "start_ticks": 1}, {"boot_id": "another boot"}], ids=list)
+def test_a_stamp_of_another_process(
+    original: Original, ask: Ask, processes: Processes, project: Path, other: dict[str, object]
+) -> None:
+    """A process that has a stamped run's pid, and another start, is not touched, however well it fits otherwise.
+
+    A stale pid that was signalled after a reboot: habitat-sh/habitat#4578, jdx/pitchfork#878.
+    """
     process = processes.living(cwd=project)
     row = original.create_run(process.pid)
-    other = stamp_of(process.pid)
-    other.update({"pidfd_inode": 1, "start_ticks": 1})
+    stamp = stamp_of(process.pid)
+    stamp.update(other)  # type: ignore[typeddict-item]  # columns of the test's choice
     with SupervisedStore(str(project)) as store:
-        store.keep_stamps([(row, other)], by="test")
+        store.keep_stamps([(row, stamp)], by="test")
     refused(ask("kill", name(original, row)), "is gone already", "scan")
     assert process.poll() is None
     assert is_untouched(original, row)
@@ -507,32 +477,18 @@ def test_a_run_that_is_not_there(original: Original, ask: Ask) -> None:
 
 
 @as_root
-def test_another_users_agent(processes: Processes, tmp_path: Path) -> None:
+def test_another_users_agent(processes: Processes) -> None:
     """An agent of another user is refused in one line, and nobody is recorded to have asked for its end."""
-    folder = Path("/var/tmp") / f"stop-{os.getpid()}-{tmp_path.parent.name}"  # noqa: S108  pytest's own is root's alone
-    project, home = folder / "project", folder / "home"
     agent_of_root = processes.living()
-    try:
-        for made in (folder, project, home):
-            made.mkdir()
-        with Original(project) as original:
+    with ordinary_user() as user:
+        with Original(user.project) as original:
             row = original.create_run(agent_of_root.pid)
-        for path in (folder, *folder.rglob("*")):
-            os.chown(path, NOBODY, NOBODY)
-        refuser = subprocess.run(
-            [sys.executable, "-c", _AS_NOBODY, "stop", str(row)],
-            cwd=project,
-            env={"PATH": os.environ["PATH"], "HOME": str(home), "PYTHONPATH": os.pathsep.join(sys.path)},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        user.give()
+        refuser = user.run("stop", str(row))
         refused(Answer(refuser.returncode, refuser.stdout, refuser.stderr), "belongs to another user")
         assert agent_of_root.poll() is None
-        with Original(project) as original:
+        with Original(user.project) as original:
             assert is_untouched(original, row)
-    finally:
-        subprocess.run(["rm", "-rf", str(folder)], check=True)
 
 
 def test_who_asks(monkeypatch: pytest.MonkeyPatch) -> None:

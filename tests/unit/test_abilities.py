@@ -11,7 +11,7 @@ import sys
 
 import pytest
 from kit import Processes
-from nursery import as_root, descriptors, linux, tells_exits
+from nursery import Apart, as_root, descriptors, linux, tells_exits
 
 from supervisor.process import pidfd, procfs
 from supervisor.process.abilities import Abilities, abilities
@@ -106,7 +106,8 @@ def test_in_a_namespace_of_its_own(processes: Processes) -> None:
     texts = []
     for options in (["--mount-proc"], []):
         found = processes.start(
-            *("unshare", "--pid", "--fork", *options, sys.executable, "-c", FIND_OUT), stdout=subprocess.PIPE
+            *Apart.command("unshare", "--pid", "--fork", *options, sys.executable, "-c", FIND_OUT),
+            stdout=subprocess.PIPE,
         )
         printed, _ = found.communicate(timeout=20)
         assert found.returncode == 0

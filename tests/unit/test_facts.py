@@ -166,7 +166,10 @@ def test_errors_that_say_nothing(processes: Processes, number: int) -> None:
 
 @pytest.mark.parametrize("number", ENDING, ids=errno.errorcode.get)
 def test_errors_of_a_process_that_is_ending(processes: Processes, number: int) -> None:
-    """Where pidfd_open(2) answers as for a process that is ending, only its absence is certain (F10)."""
+    """Where pidfd_open(2) answers as for a process that is ending, only its absence is certain (F10).
+
+    giampaolo/psutil#2715, systemd/systemd#36982.
+    """
     process = processes.living()
     assert look(process.pid, open_pidfd=refusing(number)) == (judge.Facts(process.pid, None, None, None, None), None)
     pid = Nursery(processes).dead()
@@ -240,7 +243,10 @@ def test_numbers_that_are_no_process_never_reach_kill(monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize(("error", "answer"), [(errno.ESRCH, False), (errno.EPERM, True), (errno.EINVAL, None)])
 def test_exists_by_errno(monkeypatch: pytest.MonkeyPatch, error: int, answer: bool | None) -> None:
-    """Only ESRCH means that there is none; EPERM means that there is one."""
+    """Only ESRCH means that there is none; EPERM means that there is one.
+
+    uutils/shadow#28, cdalar/onctl#1082, openclaw/openclaw#110235.
+    """
 
     def kill(pid: int, number: int) -> None:
         raise OSError(error, os.strerror(error))

@@ -275,6 +275,14 @@ def test_one_side_without_inode_falls_back_to_ticks() -> None:
         assert judge(theirs, None, found, SCENE, namespace_proven=False).line == "F16"
 
 
+@pytest.mark.parametrize("granularity", [WHOLE, FINE])
+@pytest.mark.parametrize("jitter", [-1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 1.99])
+def test_a_birth_that_jitters_is_the_same(granularity: float, jitter: float) -> None:
+    """A start and a birth that are told a second or two apart are one: osquery/osquery#6911, r-lib/ps#206."""
+    verdict = judge(None, started(jitter, granularity), LIVING, SCENE, namespace_proven=True, signature=False)
+    assert (verdict.line, verdict.state) == ("F19", State.ALIVE)
+
+
 def test_time_alone_never_kills() -> None:
     """No start of a row makes a living process dead without a stamp that differs."""
     for theirs in (None, STAMP, BY_TICKS, NOTHING_KNOWN):

@@ -100,7 +100,10 @@ def test_every_combination() -> None:
     stepped=strategies.booleans(),
 )
 def test_wall_clock_time_never_kills(late: float, signature: bool | None, unambiguous: bool, stepped: bool) -> None:
-    """However far the clocks are apart, a living process that may be the agent is never called dead."""
+    """However far the clocks are apart, a living process that may be the agent is never called dead.
+
+    jgravelle/jcodemunch-mcp#451, realiti4/claude-swap#299.
+    """
     verdict = judged(signature, late=late, unambiguous=unambiguous, stepped=stepped)
     assert verdict.state is not State.DEAD
     assert verdict.bind

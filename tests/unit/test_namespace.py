@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from kit import Processes, wait_until
-from nursery import as_root, hear, linux
+from nursery import Apart, as_root, child_of, child_of_a_namespace, hear, linux
 
 from supervisor.process import facts, namespace, procfs
 from supervisor.process.judge import Scene
@@ -59,22 +59,6 @@ def only(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         monkeypatch.setattr(procfs, "processes", lambda: [os.getpid(), *pids])
 
     return only
-
-
-def child_of_a_namespace(processes: Processes, script: str, *args: str) -> int:
-    """Run a shell script as the first process of a new PID namespace, and return its pid once it sleeps for good."""
-    command = f"{script}\necho up; exec sleep infinity"
-    outer = processes.start(
-        *("unshare", "--fork", "--kill-child", "--pid", "--mount-proc", "sh", "-ec", command, "sh", *args),
-        stdout=subprocess.PIPE,
-    )
-    assert hear(outer) == "up"
-    return child_of(outer)
-
-
-def child_of(process: subprocess.Popen[str]) -> int:
-    """Return the pid of a process's only child."""
-    return int(Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text())
 
 
 def in_a_mount_namespace(processes: Processes, script: str, *args: str) -> str:
@@ -140,8 +124,9 @@ def test_child_namespace_with_another_root(
 ) -> None:
     """A process of a child namespace whose root was changed sees what is below its root, and nothing else."""
     os.mkdir(f"{place}/inner")
+    jail = os.path.normpath(place + root)
     outer = processes.start(
-        *("unshare", "--fork", "--kill-child", "--pid", sys.executable, "-c", _JAILED, os.path.normpath(place + root)),
+        *Apart.command("unshare", "--fork", "--kill-child", "--pid", sys.executable, "-c", _JAILED, jail),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )

@@ -237,6 +237,23 @@ def test_announce_only_warns(project: Path, monkeypatch: pytest.MonkeyPatch, cap
         registry.add(str(project), FOUND)
 
 
+def test_who_comes_late_weakens_nothing(project: Path, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two that add a store at once leave the stronger origin there, whoever is the last to write."""
+    read, looks = registry._read, list[str]()
+
+    def read_too_early(path: str) -> Entry | None:
+        if looks:
+            return read(path)
+        looks.append(path)
+        registry.add(str(project), CREATED)
+        return None
+
+    monkeypatch.setattr(registry, "_read", read_too_early)
+    assert registry.add(str(project), FOUND).origin is CREATED
+    assert [entry.origin for entry in registry.entries()] == [CREATED]
+    assert len(files()) == 1
+
+
 def test_several_processes_add_at_once(project: Path, processes: Processes) -> None:
     """Any number of processes may make stores known at once, the same ones too; no lock, no draft, no loss."""
     race(processes, *[(ADDS, str(project))] * 4)

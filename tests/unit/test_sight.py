@@ -112,6 +112,19 @@ def test_on_a_shared_file_system_other_rows_prove_nothing(
     assert see()[gone].verdict.line == "F8"
 
 
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_rows_own_stamp_proves_its_namespace(
+    original: Original, see: Seen, project: Path, monkeypatch: pytest.MonkeyPatch, shared: bool
+) -> None:
+    """A row that was stamped in this boot and namespace is from here, also on a file system that other hosts share."""
+    monkeypatch.setattr(namespace, "on_shared_file_system", lambda _: shared)
+    gone, other = original.create_run(NOBODY), original.create_run(NOBODY + 1)
+    with SupervisedStore(str(project)) as store:
+        store.keep_stamps([(gone, stamp_of(NOBODY))], by="test")
+    seen = see()
+    assert (seen[gone].verdict.line, seen[other].verdict.line) == ("F7", "F8"), "and it speaks for no other"
+
+
 @pytest.mark.parametrize("missing", ["boot_id", "pid_ns"])
 def test_a_stamp_that_cannot_be_compared_proves_nothing(
     original: Original, see: Seen, project: Path, missing: str

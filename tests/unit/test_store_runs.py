@@ -481,7 +481,10 @@ class TestBound:
         assert stage.ending(run) == KILLED
 
     def test_a_new_pid_under_the_same_row_is_judged_anew(self, stage: Stage, nursery: Nursery) -> None:
-        """A resumed run keeps its row and changes its pid: the old process's end is not the run's any more."""
+        """A resumed run keeps its row and changes its pid: the old process's end is not the run's any more.
+
+        EmpiricaAI/empirica#195.
+        """
         old, new = nursery.spawn(2)
         run = stage.run(old)
         stage.tick()
@@ -569,7 +572,10 @@ class TestRetracting:
     def test_a_lost_run_that_lives_runs_again(
         self, stage: Stage, nursery: Nursery, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """The next sweep sets it back to running, says so, and watches it: its end is settled as any other's."""
+        """The next sweep sets it back to running, says so, and watches it: its end is settled as any other's.
+
+        vikasprogrammer/agentric#741.
+        """
         agent = nursery.born()
         run = self.lose(stage, agent)
         stage.tick()

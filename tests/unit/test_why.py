@@ -8,17 +8,16 @@ import re
 import shlex
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
-from kit import Original, Processes, dead_pid
+from kit import Ask, Original, Processes, dead_pid
 from nursery import linux
 from stores import ending, execute, new_run
 
-from supervisor.cli.app import run
 from supervisor.cli.output import clean
 from supervisor.models import Cause, Ending, Rank, Run, RunDetail, RunStatus
 from supervisor.process.judge import State, Verdict
@@ -445,29 +444,6 @@ def test_no_core_no_hint() -> None:
 
 
 # The command.
-
-
-class Answer(NamedTuple):
-    """What a command has answered."""
-
-    code: int
-    out: str
-    err: str
-
-
-Ask = Callable[..., Answer]
-
-
-@pytest.fixture
-def ask(capsys: pytest.CaptureFixture[str]) -> Ask:
-    """Run a command in this process."""
-
-    def answer(*words: str) -> Answer:
-        capsys.readouterr()
-        code = run(list(words))
-        return Answer(code, *capsys.readouterr())
-
-    return answer
 
 
 def settle(project: Path, found: Ending, **of: Any) -> None:
