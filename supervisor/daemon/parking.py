@@ -136,8 +136,8 @@ class Parking:
 
     def drop_store(self, directory: str) -> None:
         """Let go of what was parked for a store, and no row of it has asked for."""
-        store = _digest(directory)
-        self._drop_where({store})
+        if self._found:
+            self._drop_where({_digest(directory)})
 
     def drop_others(self, directories: Collection[str]) -> None:
         """Let go of what was parked for stores that are not looked after any more."""

@@ -119,8 +119,9 @@ class _Daemon:
             if self._registry_changed():
                 self._follow_registry()
             self._supervisor.tick()
-            self._manager.beat(self._status())
-            self._parking.flush()
+            if self._manager.is_there:
+                self._manager.beat(self._status())
+                self._parking.flush()
         finally:
             due = self._supervisor.next_due()
             left = math.inf if due is None else max(0.01, due - self._supervisor.means.clock())
