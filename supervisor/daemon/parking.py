@@ -70,10 +70,6 @@ class Parking:
         for name, descriptor in manager.inherited if manager else ():
             self._find(name, descriptor)
 
-    def __len__(self) -> int:
-        """Return how many from the daemon before us have not been asked for yet."""
-        return len(self._found)
-
     def park(self, run: tuple[str, int], bound: Bound, descriptor: int) -> None:
         """Park the pidfd of a run that has been bound; what is not surely the run's own process is not worth it."""
         if self._manager is None or not self._manager.is_there or not bound.identified:
@@ -89,7 +85,7 @@ class Parking:
         name = self._names.pop(run, None)
         if name is None:
             return
-        unheard = next((order for order in self._orders if order.name == name), None)
+        unheard = next((order for order in self._orders if order.name == name and order.descriptor is not None), None)
         if unheard is not None:
             self._orders.remove(unheard)
         else:
