@@ -34,3 +34,7 @@ class DaemonRunning(SuperviseError):
 
 class NotFound(SuperviseError):
     """Nothing matches what the user named, or too much does."""
+
+
+class ServiceError(SuperviseError):
+    """The service cannot be installed, removed or asked after."""

@@ -37,6 +37,11 @@ def log_dir() -> str:
     return _private_folder(os.path.join(state_dir(), "logs"))
 
 
+def daemon_log() -> str:
+    """Return the file that the daemon logs to where there is no journal."""
+    return os.path.join(log_dir(), "daemon.log")
+
+
 def daemon_lock() -> str:
     """Return the file whose lock the one daemon of this user holds."""
     return os.path.join(state_dir(), "daemon.lock")

@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -110,12 +110,20 @@ class Nursery:
     """A helper process and its children, who are no children of ours. Ends with its `Processes`.
 
     ``user`` is whose processes they are to be, for tests that run as root; their crashes then leave core files in
-    their directory. Options are those of `subprocess.Popen`.
+    their directory. ``python`` is the command that starts Python. Options are those of `subprocess.Popen`.
     """
 
-    def __init__(self, processes: Processes, *, user: int | None = None, **options: Any) -> None:
+    def __init__(
+        self,
+        processes: Processes,
+        *,
+        user: int | None = None,
+        python: Sequence[str] = (sys.executable,),
+        **options: Any,
+    ) -> None:
         args = () if user is None else (str(user), str(_CORE_SIZE))
-        self._helper = processes.python(_NURSERY, *args, stdin=subprocess.PIPE, stdout=subprocess.PIPE, **options)
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        self._helper = processes.start(*python, "-c", _NURSERY, *args, **pipes, **options)
 
     @property
     def pid(self) -> int:

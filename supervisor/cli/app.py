@@ -20,6 +20,7 @@ from supervisor.cli.ls import ls
 from supervisor.cli.projects import projects
 from supervisor.cli.prune import prune
 from supervisor.cli.runs import runs
+from supervisor.cli.service import service
 from supervisor.cli.stop import kill, stop
 from supervisor.cli.stores import stores
 from supervisor.cli.why import why
@@ -69,7 +70,7 @@ def cli() -> None:
 
 _COMMANDS = (
     *(wrap, daemon, scan, ls, why, logs, stop, kill, runs, projects, stores),
-    *(prune, config, doctor, completion),
+    *(service, prune, config, doctor, completion),
 )
 for _command in _COMMANDS:
     cli.add_command(_command)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-import os
-import sys
 from typing import TYPE_CHECKING
 
 import click
 
 from supervisor.cli.completion import complete_project
+from supervisor.cli.daemon_log import log_to
 from supervisor.cli.options import json_option
 
 if TYPE_CHECKING:
@@ -29,16 +28,17 @@ if TYPE_CHECKING:
     help="Also look after stores in the working directories of live processes.  [default: yes, or as configured]",
 )
 @click.option("--verbose", "-v", is_flag=True, help="Log also what is watched and why.")
-def daemon(sweep_every: float | None, discover: bool | None, verbose: bool) -> None:
+@click.option("--log-file", metavar="FILE", help="Log there instead of to stderr; turned over at 1 MiB.")
+def daemon(sweep_every: float | None, discover: bool | None, verbose: bool, log_file: str | None) -> None:
     """Supervise all known stores in the foreground, until SIGTERM or Ctrl-C. One per user.
 
-    SIGHUP reads the configuration again; what is given here comes before it.
+    SIGHUP reads the configuration and everything else anew; what is given here comes before the configuration.
     """
     from supervisor.daemon.serve import serve  # noqa: PLC0415  asyncio and APScheduler: 150 ms
     from supervisor.daemon.settings import Settings  # noqa: PLC0415  only the daemon needs it
 
     settings = Settings(sweep_every=sweep_every, discovers=discover)
-    _log_to_stderr(logging.DEBUG if verbose else logging.INFO)
+    log_to(logging.DEBUG if verbose else logging.INFO, log_file)
     serve(settings)
 
 
@@ -52,36 +52,10 @@ def scan(directory: str | None, no_wait: bool, as_json: bool) -> None:
     from supervisor.daemon.scan import scan as run_scan  # noqa: PLC0415  the same
     from supervisor.views import find_project, known_directories  # noqa: PLC0415  the same
 
-    _log_to_stderr(logging.WARNING)
+    log_to(logging.WARNING)
     take_spooled()
     result = run_scan([find_project(directory)] if directory else known_directories(), waits=not no_wait)
     _print_as_json(result) if as_json else _print(result)
-
-
-class _CleanFormatter(logging.Formatter):
-    """Keeps what comes from a store from speaking to the terminal, or from making up lines of its own."""
-
-    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  logging's name
-        from supervisor.cli.output import clean  # noqa: PLC0415  only supervising needs it
-
-        return clean(super().formatMessage(record))
-
-
-def _log_to_stderr(level: int) -> None:
-    handler = logging.StreamHandler(sys.stderr)
-    form = "%(levelname)s %(message)s" if _writes_to_journal() else "%(asctime)s %(levelname)s %(message)s"
-    handler.setFormatter(_CleanFormatter(form))
-    logging.basicConfig(level=logging.WARNING, handlers=[handler])
-    logging.getLogger("supervisor").setLevel(level)
-
-
-def _writes_to_journal() -> bool:
-    """Tell whether stderr is the journal, which has times of its own (systemd.exec(5), JOURNAL_STREAM)."""
-    try:
-        status = os.fstat(2)
-    except OSError:
-        return False
-    return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
 
 
 def _print(result: ScanResult) -> None:

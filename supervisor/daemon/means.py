@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from supervisor.clock_steps import ClockSteps
+from supervisor.daemon.parking import Parking
 from supervisor.models import Claim, Ending
 from supervisor.process import facts
 from supervisor.process.exits import ExitWatcher
@@ -59,6 +60,7 @@ class Means:
     on_settled: Callable[[Settled], None] = lambda _: None
     on_change: Callable[[str], None] = lambda _: None
     exits: ExitWatcher = field(default_factory=exit_watcher)
+    parking: Parking = field(default_factory=Parking)
     scene: Scene = field(default_factory=facts.scene)
     oom_kills: OomKills = field(default_factory=OomKills)
     steps: ClockSteps = field(default_factory=ClockSteps)
@@ -72,6 +74,11 @@ class Means:
             os.close(descriptor)
             descriptor = None
         return seen, descriptor
+
+    def release(self, run: Key) -> None:
+        """Wait for a run's process no longer, and let go of its pidfd, the parked one too."""
+        self.parking.remove(run)
+        self.exits.forget(run)
 
     def moment(self) -> Moment:
         """Begin the moment at which processes have just been seen to have ended."""

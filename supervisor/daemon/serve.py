@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import logging
 import math
 import os
@@ -16,9 +17,11 @@ from supervisor.daemon.discover import discover
 from supervisor.daemon.durability import Syncer
 from supervisor.daemon.jobs import Jobs
 from supervisor.daemon.lock import DaemonLock
-from supervisor.daemon.means import Means
+from supervisor.daemon.means import Means, Settled
 from supervisor.daemon.nightly import Nightly
+from supervisor.daemon.parking import Parking
 from supervisor.daemon.presence import Presence
+from supervisor.daemon.service_manager import ServiceManager
 from supervisor.daemon.settings import Settings
 from supervisor.daemon.spooled import SpoolWatch
 from supervisor.daemon.supervisor import Supervisor
@@ -48,18 +51,21 @@ def serve(settings: Settings) -> None:
         DaemonRunning: this user has a daemon already.
     """
     lock = DaemonLock()
+    faulthandler.enable()  # the watchdog's SIGABRT then shows where it hangs
     found = abilities()  # forks, so before anything is opened
     try:
-        asyncio.run(_Daemon(settings, lock.since).run(found))
+        asyncio.run(_Daemon(settings, lock.since, ServiceManager()).run(found))
     finally:
         presence.withdraw()
         lock.close()
 
 
 class _Daemon:
-    def __init__(self, settings: Settings, since: float) -> None:
+    def __init__(self, settings: Settings, since: float, manager: ServiceManager) -> None:
         self._settings = settings
         self._since = since
+        self._manager = manager
+        self._parking = Parking(manager)
         self._said: tuple[int, int] | None = None
         """The counts that other commands have been told."""
         self._nightly = Nightly(settings)
@@ -68,10 +74,12 @@ class _Daemon:
         self._syncer = Syncer()
         means = Means(
             fd_limit=_raise_fd_limit(),
-            on_settled=lambda settled: self._syncer.note(settled.directory),
+            on_settled=self._on_settled,
             on_change=self._syncer.note,
+            parking=self._parking,
         )
         self._supervisor = Supervisor(means)
+        self._settled = 0
         self._registry_changed = Changes(paths.registry_dir())
         self._spool = SpoolWatch(self._supervisor.means.clock)
         self._next_beat: asyncio.TimerHandle | None = None
@@ -100,9 +108,11 @@ class _Daemon:
             prune_in=self._nightly.catches_up_in(),
         )
         self._beat_in(0)
+        self._manager.ready(self._status())
         try:
             await stop.wait()
         finally:
+            self._manager.stopping()
             if self._next_beat is not None:
                 self._next_beat.cancel()
             self._jobs.stop()
@@ -112,20 +122,27 @@ class _Daemon:
                 loop.remove_reader(self._folders.fileno())
                 self._folders.close()
             watched = self._supervisor.alive
+            self._parking.leave()
             self._supervisor.close()
             await self._syncer.close()
             log.info("stopped; %s running agents are left alone", watched)
 
-    def reload(self) -> None:
-        """Read the configuration again, and go by it."""
-        if self._settings.reload() and self._jobs is not None:
-            self._jobs.sweep_every(self._settings.sweep_every)
+    def _reload(self) -> None:
+        """Read the configuration and everything else anew, as SIGHUP asks."""
+        log.info("reading everything anew")
+        self._manager.reloading()
+        try:
+            if self._settings.reload() and self._jobs is not None:
+                self._jobs.sweep_every(self._settings.sweep_every)
+            self._sweep()
+        finally:
+            self._manager.ready(self._status())
 
     def _on_hangup(self, stop: asyncio.Event) -> None:
         if self._terminal.is_gone:
             stop.set()
         else:
-            self.reload()
+            self._reload()
 
     def _beat(self) -> None:
         """Tick, and come again when the next thing is due."""
@@ -134,10 +151,14 @@ class _Daemon:
             if self._registry_changed():
                 self._follow_registry()
             self._supervisor.tick()
+            if self._manager.is_there:
+                self._manager.beat(self._status())
+                self._parking.flush()
         finally:
             due = self._supervisor.next_due()
             left = math.inf if due is None else max(0.01, due - self._supervisor.means.clock())
-            self._beat_in(min(TICK if self._supervisor.polls else self._tick, left))
+            wanted = math.inf if self._manager.beat_every is None else self._manager.beat_every
+            self._beat_in(min(TICK if self._supervisor.polls else self._tick, left, wanted))
 
     def _beat_in(self, seconds: float) -> None:
         if self._next_beat is not None:
@@ -165,9 +186,20 @@ class _Daemon:
             self._said = counts
             presence.publish(Presence(os.getpid(), self._since, __version__, *counts, time.time()))
 
+    def _on_settled(self, settled: Settled) -> None:
+        self._settled += 1
+        self._syncer.note(settled.directory)
+
+    def _status(self) -> str:
+        """Return what a person wants to know of us in one line."""
+        stores = len(self._supervisor.stores)
+        in_stores = f"{stores} store{'' if stores == 1 else 's'}"
+        return f"{self._supervisor.alive} running in {in_stores}; {self._settled} settled since the start"
+
     def _follow_registry(self) -> None:
         try:
             self._supervisor.follow(entry.dir for entry in registry.entries())
+            self._parking.drop_others(self._supervisor.stores)
         except OSError as error:
             log.warning("the registry cannot be read: %s", error)
         self._watch_folders()

@@ -32,7 +32,7 @@ from supervisor.daemon.bindings import (
 )
 from supervisor.daemon.means import Key, Means, OwnerKey
 from supervisor.daemon.watch import StoreWatch
-from supervisor.daemon.writing import EndingWriter
+from supervisor.daemon.writing import EndingWriter, retract
 from supervisor.models import Claim, Ending
 from supervisor.process import exits, facts
 from supervisor.process.exits import Exit
@@ -99,8 +99,9 @@ class StoreRuns:
             self._aside.clear()
         known = self._known()
         claims = self.watch.claims([run_id for run_id in rows if run_id not in known])
-        if claims:
-            self._first_sight(claims, running=len(rows))
+        if claims is not None:
+            self._first_sight([claim for claim in claims if not self._take_up(claim)], running=len(rows))
+            self._means.parking.drop_store(self.watch.directory)
         if self._unkept and self.watch.keep_stamps(list(self._unkept.items()), by=self._means.settled_by):
             self._unkept.clear()
         if not rows:
@@ -110,16 +111,7 @@ class StoreRuns:
         """Set back to running what was settled by inference alone, and whose very process is seen alive."""
         boot_id = self._means.scene.boot_id
         claims = self.watch.inferred(boot_id) if boot_id else []
-        for seen in self._see(claim for claim in claims if type(claim.pid) is int and facts.exists(claim.pid)):
-            seen.close()
-            if seen.verdict.line == "F15" and self.watch.retract(seen.claim):
-                log.warning(
-                    "%s#%s runs after all: pid %s is alive, and %s",
-                    self.watch.directory,
-                    seen.claim.run_id,
-                    seen.claim.pid,
-                    seen.verdict.reason,
-                )
+        retract(self.watch, self._see(item for item in claims if type(item.pid) is int and facts.exists(item.pid)))
 
     def note_exit(self, run_id: int, ended: Exit, moment: Moment) -> list[tuple[Claim, Ending]]:
         """Take the exit of a run's process, seen at a moment; return the ending if it is to be settled at once.
@@ -132,7 +124,7 @@ class StoreRuns:
             return []  # a sweep has asked again, and it is still a zombie
         if late is not None:
             del self._late[run_id]
-            self._means.exits.forget(self._key(run_id))
+            self._means.release(self._key(run_id))
             return [] if ended.status is None else [(late.claim, self._ending(late, ended, moment))]
         if bound is None:
             return []
@@ -166,10 +158,8 @@ class StoreRuns:
 
     def next_due(self) -> float | None:
         """Return when, on the clock, something of this store comes due; None when nothing waits."""
-        if not self.is_doubtful:
-            return None
         waiting: list[Waiting] = [*self._dying.values(), *self._suspects.values(), *self._writer.kept.values()]
-        return min(item.due for item in waiting)
+        return min((item.due for item in waiting), default=None)
 
     def do_what_is_due(self) -> None:
         """Settle whose owner had its time, write what could not be written, take the second looks."""
@@ -218,7 +208,7 @@ class StoreRuns:
         if suspect is not None:
             suspect.sight.close()
         if run_id not in self._late:
-            self._means.exits.forget(self._key(run_id))
+            self._means.release(self._key(run_id))
         self._means.exits.forget(OwnerKey(self._key(run_id)))
 
     def close(self) -> None:
@@ -249,7 +239,7 @@ class StoreRuns:
         return sights
 
     def _first_sight(self, claims: list[Claim], *, running: int) -> None:
-        sights, now = self._see(claims), self._means.clock()
+        sights, now = self._see(claims) if claims else [], self._means.clock()
         for seen in sights:
             if seen.verdict.bind:
                 self._bind(seen)
@@ -261,28 +251,38 @@ class StoreRuns:
                 seen.close()
         dead = [seen for seen in sights if seen.verdict.state is State.DEAD]
         self._suspects |= suspected([seen for seen in dead if not seen.verdict.certain], running=running, now=now)
-        self.settle(
-            [
-                (seen.claim, inferred(seen.verdict, settled_by=self._means.settled_by))
-                for seen in dead
-                if seen.verdict.certain
-            ]
-        )
+        certain, by = [seen for seen in dead if seen.verdict.certain], self._means.settled_by
+        self.settle([(seen.claim, inferred(seen.verdict, settled_by=by)) for seen in certain])
+
+    def _take_up(self, claim: Claim) -> bool:
+        """Go on with a row as the daemon before us had bound it; tell whether it had."""
+        taken = self._means.parking.take_up(self._key(claim.run_id), claim)
+        if taken is not None:
+            self._matched = self._matched or taken[0].line in ("F15", "F17")
+            self._watch(*taken, "taken up again")
+        return taken is not None
 
     def _bind(self, seen: Sight) -> None:
         run_id, bound = seen.claim.run_id, bind(seen)
-        self._bound[run_id] = bound
-        self._late.pop(run_id, None)
-        self._means.oom_kills.follow(bound.surroundings.memory)
-        log.debug("watching %s#%s: %s, %s", self.watch.directory, run_id, bound.process, seen.verdict.reason)
         if seen.claim.process is None and bound.identified:
             self._unkept[run_id] = stamp_of(bound.process.pid, seen.descriptor)
-        if seen.descriptor is not None:
-            told = watch_end(self._means.exits, self._key(run_id), seen.descriptor, bound.process)
+        if self._watch(bound, seen.descriptor, seen.verdict.reason) and seen.descriptor is not None:
+            self._means.parking.park(self._key(run_id), bound, seen.descriptor)
+
+    def _watch(self, bound: Bound, descriptor: int | None, reason: str) -> bool:
+        """Wait for a run's process; tell whether its end will be told, or must be asked after."""
+        key = self._key(bound.claim.run_id)
+        self._bound[key.run_id] = bound
+        self._late.pop(key.run_id, None)
+        self._means.oom_kills.follow(bound.surroundings.memory)
+        log.debug("watching %s#%s: %s, %s", *key, bound.process, reason)
+        if descriptor is not None:
+            told = watch_end(self._means.exits, key, descriptor, bound.process)
         else:  # a process may have ended before its pid was watched
-            told = self._means.exits.watch_pid(self._key(run_id), bound.process.pid) and bound.process.lives
+            told = self._means.exits.watch_pid(key, bound.process.pid) and bound.process.lives
         if not told:
-            self.polled.add(run_id)
+            self.polled.add(key.run_id)
+        return told
 
     def _note_unknown(self, seen: Sight) -> None:
         run_id, verdict = seen.claim.run_id, seen.verdict

@@ -1,13 +1,15 @@
-"""Writing endings into a store, and keeping those that could not be written until they can."""
+"""Writing endings into a store, keeping those that could not be written until they can, and taking back wrong ones."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 
 from supervisor.daemon.bindings import Unwritten, unwritten
 from supervisor.daemon.means import Means, Settled
 from supervisor.daemon.watch import StoreWatch
 from supervisor.models import Claim, Ending
+from supervisor.sight import Sight
 
 log = logging.getLogger(__name__)
 
@@ -39,3 +41,17 @@ class EndingWriter:
             self.write([(item.claim, item.ending) for item in self.kept.values()])
         for run_id in self.kept:
             log.warning("%s#%s has ended, but that cannot be written", self._watch.directory, run_id)
+
+
+def retract(watch: StoreWatch, sights: Iterable[Sight]) -> None:
+    """Set back to running what was settled by inference alone, and whose very process is seen alive."""
+    for seen in sights:
+        seen.close()
+        if seen.verdict.line == "F15" and watch.retract(seen.claim):
+            log.warning(
+                "%s#%s runs after all: pid %s is alive, and %s",
+                watch.directory,
+                seen.claim.run_id,
+                seen.claim.pid,
+                seen.verdict.reason,
+            )

@@ -411,10 +411,21 @@ def test_the_journal_has_times_of_its_own(start: Callable[..., Daemon], tmp_path
     log = tmp_path / "daemon.log"
     log.touch()
     status = log.stat()
-    for stream, beginning in ((f"{status.st_dev}:{status.st_ino}", "INFO supervising"), ("1:1", "20")):
+    for stream, beginning in ((f"{status.st_dev}:{status.st_ino}", "<6>supervising"), ("1:1", "20")):
         daemon = start(env={**os.environ, "JOURNAL_STREAM": stream})
         assert daemon.log().startswith(beginning)
         daemon.stop()
+
+
+def test_a_terminal_that_closes_ends_it(processes: Processes, home: Path) -> None:
+    """A daemon that a person runs in a terminal ends by the hangup; elsewhere SIGHUP only makes it look anew."""
+    ours, theirs = os.openpty()
+    daemon = processes.ours("daemon", "--no-discover", stdin=subprocess.DEVNULL, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    assert b"supervising" in os.read(ours, 1000)
+    daemon.send_signal(signal.SIGHUP)
+    assert daemon.wait(20) == 0
+    os.close(ours)
 
 
 class TestTrouble:
