@@ -41,10 +41,10 @@ _LONGEST_OPTION = 24
 
 
 def masked(args: Sequence[str], environment: Mapping[str, str]) -> list[str]:
-    """Return a command's arguments as they may be stored.
+    """Return a command's arguments, or other texts such as a prompt, as they may be stored.
 
     Args:
-        args: as the agent gets them.
+        args: as the agent gets them, in their order: an option may say what the next one is.
         environment: the agent's; the values of its secrets are masked wherever they stand.
     """
     known = _secret_values(environment)
@@ -60,12 +60,6 @@ def masked(args: Sequence[str], environment: Mapping[str, str]) -> list[str]:
             stored.append(_masked_text(arg, known))
             option = arg if _is_option(arg) and _takes_secret(arg) else ""
     return stored
-
-
-def masked_text(text: str, environment: Mapping[str, str]) -> str:
-    """Return a text, such as a prompt, as it may be stored; ``environment`` is as for `masked`."""
-    known = _secret_values(environment)
-    return _masked_text(text, known) if _may_hold_secrets(text, known) else text
 
 
 def is_masked(texts: Iterable[str]) -> bool:

@@ -7,7 +7,6 @@ import os
 import sys
 import time
 
-from supervisor.masking import masked, masked_text
 from supervisor.process.stamp import stamp_of, start_ticks
 from supervisor.process.token import VARIABLE
 from supervisor.store.recording import NewRun
@@ -129,9 +128,9 @@ def _begin(
             token=environment[VARIABLE],
             directory=directory,
             cli=command[0],
-            args=masked(command[1:], environment),
+            args=_storable(command[1:], environment),
             cwd=_working_directory(),
-            prompt=None if request.prompt is None else masked_text(request.prompt, environment),
+            prompt=None if request.prompt is None else _storable([request.prompt], environment)[0],
             set_default=request.default or request.prompt is not None,
             stamp=stamp_of(agent),
             owner=(own, start_ticks(own)),
@@ -286,6 +285,15 @@ def _inherited_environment() -> dict[str, str]:
         if name == b"LC_CTYPE":
             environment["LC_CTYPE"] = os.fsdecode(value)
     return environment
+
+
+def _storable(args: list[str], environment: dict[str, str]) -> list[str]:
+    """Return arguments without their secrets."""
+    if not args:
+        return args
+    from supervisor.masking import masked  # noqa: PLC0415  nothing to mask, nothing to wait for
+
+    return masked(args, environment)
 
 
 def _working_directory() -> str:

@@ -323,13 +323,12 @@ def test_a_start_that_is_known_is_recorded_in_a_frozen_store(project: Path) -> N
 
 
 def test_tokens_are_unique(project: Path) -> None:
-    """One token names one run: a second beginning under it does not take the first one's place."""
+    """One token names one run: beginning it a second time changes nothing."""
     with SupervisedStore(str(project)) as store:
         first = recording.begin_run(store.connection, new_run(project))
-        second = recording.begin_run(store.connection, new_run(project, pid=4999002))
+        assert recording.begin_run(store.connection, new_run(project, pid=4999002)) == first
         assert recording.finish_run(store.connection, new_run(project), ending(OWNER, **EXITED)) == first
-        assert row(store, second) == ("running", None, None)
-        assert detail(store, second).process is None
+        assert [run.pid for run in store.get_all_runs()] == [4999001]
 
 
 def test_keep_stamps(store: SupervisedStore) -> None:
