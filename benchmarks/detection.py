@@ -237,24 +237,16 @@ def all_at_once(options: argparse.Namespace, count: int) -> list[Burst]:
 
 def beside(options: argparse.Namespace) -> tuple[list[Series], list[str]]:
     """Measure the peers that are installed; return their series, and a line for each that is skipped."""
-    results, skipped = [], []
-    for kind in peers.ALL:
-        peer = kind()
-        harness.progress(f"{peer.name} with {options.peer_runs} processes …")
+    results: list[Series] = []
+    skipped: list[str] = []
+    for peer in peers.each(options, skipped):
         series = Series(peer.name, peer.timed, options.peer_runs, judges=False)
-        with Home(options.dir) as home:
-            try:
-                peer.start(home, options.peer_runs)
-            except peers.Missing as why:
-                skipped.append(f"{peer.name}: {why}")
-                harness.progress(f"  skipped: {why}")
-                continue
-            for _ in _within(options.peer_seconds, min(options.kills, options.peer_runs - 1)):
-                harness.pause(options.pause)
-                taken = peer.kill_one()
-                series.late += taken is None
-                if taken is not None:
-                    series.times.append(taken)
+        for _ in _within(options.peer_seconds, min(options.kills, options.peer_runs - 1)):
+            harness.pause(options.pause)
+            taken = peer.kill_one()
+            series.late += taken is None
+            if taken is not None:
+                series.times.append(taken)
         results.append(series)
     harness.progress(f"a psutil job every {options.poll:g} s with {options.peer_runs} processes …")
     series = Series(f"psutil job, {options.poll:g} s", "row committed", options.peer_runs, judges=False)

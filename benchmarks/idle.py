@@ -124,20 +124,11 @@ def polling(options: argparse.Namespace, runs: int) -> list[str]:
 
 def others(options: argparse.Namespace) -> tuple[list[list[str]], list[str]]:
     """Measure the peers that are installed; return their lines, and a line for each that is skipped."""
-    lines, skipped = [], []
-    for kind in peers.ALL:
-        peer = kind()
-        harness.progress(f"{peer.name} with {options.peer_runs} processes …")
-        with Home(options.dir) as home:
-            try:
-                peer.start(home, options.peer_runs)
-            except peers.Missing as why:
-                skipped.append(f"{peer.name}: {why}")
-                harness.progress(f"  skipped: {why}")
-                continue
-            time.sleep(options.settle)
-            idle = watch(peer.pid, options.window)
-            lines.append([peer.name, f"{options.peer_runs:,}", *idle.cells(), "", ""])
+    lines: list[list[str]] = []
+    skipped: list[str] = []
+    for peer in peers.each(options, skipped):
+        time.sleep(options.settle)
+        lines.append([peer.name, f"{options.peer_runs:,}", *watch(peer.pid, options.window).cells(), "", ""])
     return lines, skipped
 
 

@@ -6,6 +6,7 @@ client that waits. Restarting is switched off: what counts is when a death is kn
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import random
@@ -15,9 +16,10 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
-from harness import PEERS, Home, blink, wait_until
+from harness import PEERS, Home, blink, progress, wait_until
 
 TOO_LATE = 10.0
 """Seconds after which a death counts as not noticed."""
@@ -249,3 +251,23 @@ def _command(pid: int) -> bytes:
 def _parent(pid: int) -> int:
     stat = Path(f"/proc/{pid}/stat").read_text()
     return int(stat[stat.rindex(")") + 2 :].split()[1])
+
+
+def each(options: argparse.Namespace, skipped: list[str]) -> Iterator[Peer]:
+    """Start the installed peers one after the other, each in a home of its own that ends with it.
+
+    Args:
+        options: those of a benchmark.
+        skipped: takes a line for each that is skipped.
+    """
+    for kind in ALL:
+        peer = kind()
+        progress(f"{peer.name} with {options.peer_runs} processes …")
+        with Home(options.dir) as home:
+            try:
+                peer.start(home, options.peer_runs)
+            except Missing as why:
+                skipped.append(f"{peer.name}: {why}")
+                progress(f"  skipped: {why}")
+                continue
+            yield peer

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 from kit import Answer, Ask, Processes
-from nursery import Apart
+from nursery import Apart, Nursery
+from stage import Stage
 
 from supervisor import db
 from supervisor.cli import app
@@ -62,6 +63,19 @@ def processes() -> Iterator[Processes]:
     """Start processes; those that still live are ended after the test, and it is asserted that they are gone."""
     with Processes() as processes:
         yield processes
+
+
+@pytest.fixture
+def nursery(processes: Processes) -> Nursery:
+    """Give the test agents that are somebody else's children."""
+    return Nursery(processes)
+
+
+@pytest.fixture
+def stage(project: Path) -> Iterator[Stage]:
+    """Give the test a store and a supervisor to drive."""
+    with Stage(project) as stage:
+        yield stage
 
 
 @pytest.fixture

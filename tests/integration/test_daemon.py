@@ -49,12 +49,6 @@ def start(processes: Processes, project: Path, tmp_path: Path) -> Callable[..., 
     return functools.partial(Daemon, processes, tmp_path / "daemon.log", "--no-discover")
 
 
-@pytest.fixture
-def nursery(processes: Processes) -> Nursery:
-    """Give the test agents that are somebody else's children."""
-    return Nursery(processes)
-
-
 def within(seconds: float, measure: Callable[[], float]) -> None:
     """Assert that the best of three runs is that fast: other tests may be using the machine."""
     found: list[float] = []

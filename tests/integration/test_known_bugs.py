@@ -12,7 +12,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -38,19 +37,6 @@ with open("/proc/stat") as file:
     (boot,) = (int(line.split()[1]) for line in file if line.startswith("btime "))
 print(json.dumps([seen.created, boot + seen.stat.start_ticks / procfs.CLOCK_TICKS, os.stat(f"/proc/{pid}").st_mtime]))
 """
-
-
-@pytest.fixture
-def stage(project: Path) -> Iterator[Stage]:
-    """Give the test a store and a supervisor to drive."""
-    with Stage(project) as stage:
-        yield stage
-
-
-@pytest.fixture
-def nursery(processes: Processes) -> Nursery:
-    """Give the test agents that are somebody else's children."""
-    return Nursery(processes)
 
 
 def birth_seen_with(mounts: str, pid: int, *args: str) -> tuple[float, float, float]:

@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -50,13 +49,6 @@ os._exit(int(sys.stdin.readline()))
 
 INFERENCE, KERNEL = Rank.INFERENCE, Rank.KERNEL
 PIPES: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-
-
-@pytest.fixture
-def stage(project: Path) -> Iterator[Stage]:
-    """Give the test a store and a supervisor to drive."""
-    with Stage(project) as stage:
-        yield stage
 
 
 def watched(stage: Stage, run: int) -> None:

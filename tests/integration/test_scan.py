@@ -28,12 +28,6 @@ def original(project: Path) -> Iterator[Original]:
         yield original
 
 
-@pytest.fixture
-def nursery(processes: Processes) -> Nursery:
-    """Give the test agents that are somebody else's children."""
-    return Nursery(processes)
-
-
 def of_another_boot(original: Original) -> int:
     """Insert a row that was stamped before the machine has rebooted, and return its id."""
     run = original.create_run(4242)

@@ -71,12 +71,6 @@ def name(original: Original, row: int) -> str:
     return f"{original.directory}#{row}"
 
 
-@pytest.fixture
-def nursery(processes: Processes) -> Nursery:
-    """Give the test agents that are somebody else's children."""
-    return Nursery(processes)
-
-
 def requests(project: Path) -> list[tuple[Any, ...]]:
     """Return who asked runs of a store to end, and for what."""
     if not rows(project, "SELECT 1 FROM sqlite_master WHERE name = 'run_process'"):

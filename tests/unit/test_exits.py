@@ -52,12 +52,6 @@ def watcher() -> Iterator[ExitWatcher]:
     assert {line for line in descriptors() if "pidfd" in line or "eventpoll" in line} <= before
 
 
-@pytest.fixture
-def nursery(processes: Processes) -> Nursery:
-    """Give the test a helper whose children are no children of ours."""
-    return Nursery(processes)
-
-
 def watch(watcher: ExitWatcher, pid: int, key: object = None) -> None:
     """Watch a process, by its pid unless another key is given."""
     stat = procfs.read_stat(pid)

@@ -37,8 +37,8 @@ def view(*, verdict: Verdict | None = None, detail: dict[str, Any] | None = None
         "ended_at": 1_795_500_090.25,
         "args": ["-p", "it's done"],
     }
-    more = {"dir": "/work/web", "cli": "claude", "process": None, "ending": None, **(detail or {})}
-    return RunView("/work/web", "web", RunDetail(Run(**{**run, **fields}), **more), verdict)
+    more = {"dir": "/srv/web", "cli": "claude", "process": None, "ending": None, **(detail or {})}
+    return RunView("/srv/web", "web", RunDetail(Run(**{**run, **fields}), **more), verdict)
 
 
 def of_state(state: State) -> Verdict:
@@ -118,7 +118,7 @@ def test_json_of_a_run() -> None:
     found = output.run_as_json(view())
     assert (found["started_at"], found["ended_at"]) == (1_795_500_000, 1_795_500_090.25)
     assert (found["status"], found["exit_code"], found["args"]) == ("completed", 0, ["-p", "it's done"])
-    assert (found["dir"], found["store"], found["cli"]) == ("/work/web", "/work/web", "claude")
+    assert (found["dir"], found["store"], found["cli"]) == ("/srv/web", "/srv/web", "claude")
     unknown = "cwd owner_pid cause term_signal core_dumped rank settled_by detected_at evidence verdict reason junk"
     assert [found[key] for key in unknown.split()] == [None] * 12
     assert found["overwritten"] is False
@@ -148,8 +148,8 @@ def test_json_of_junk(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_json_of_a_project() -> None:
     """A project's JSON begins with the columns of its table and has every status among its counts."""
-    project = Project(3, "/work/web", "claude", None, 1.0, 2.0, None)
-    found = output.project_as_json(ProjectView("/work/web", ProjectSummary(project, {"completed": 3, "failed": 1}), 0))
+    project = Project(3, "/srv/web", "claude", None, 1.0, 2.0, None)
+    found = output.project_as_json(ProjectView("/srv/web", ProjectSummary(project, {"completed": 3, "failed": 1}), 0))
     keys = "id dir cmd prompt created_at updated_at last_run_at store runs counts unsettled success_rate junk"
     assert list(found) == keys.split()
     assert found["counts"] == {"running": 0, "completed": 3, "failed": 1, "crashed": 0}

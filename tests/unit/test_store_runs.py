@@ -10,11 +10,10 @@ import signal
 import sqlite3
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from kit import Processes, rows, wait_until
+from kit import Original, Processes, rows, wait_until
 from nursery import Nursery, linux, tells_exits
 from stage import NOBODY, Stage, absent, identity
 
@@ -29,7 +28,7 @@ from supervisor.daemon.bindings import (
     STOPPED_OWNER_GRACE,
     UNKNOWN_WRITER_GRACE,
 )
-from supervisor.daemon.means import FD_RESERVE
+from supervisor.daemon.means import FD_RESERVE, Settled
 from supervisor.daemon.store_runs import StoreRuns
 from supervisor.daemon.watch import StoreWatch
 from supervisor.models import Rank
@@ -41,19 +40,6 @@ pytestmark = linux
 INFERENCE, KERNEL = Rank.INFERENCE, Rank.KERNEL
 KILLED = ("crashed", 137, "killed", KERNEL)
 LOST = ("crashed", None, "lost", INFERENCE)
-
-
-@pytest.fixture
-def stage(project: Path) -> Iterator[Stage]:
-    """Give the test a store and a supervisor to drive."""
-    with Stage(project) as stage:
-        yield stage
-
-
-@pytest.fixture
-def nursery(processes: Processes) -> Nursery:
-    """Give the test agents that are somebody else's children."""
-    return Nursery(processes)
 
 
 @pytest.fixture
@@ -831,6 +817,30 @@ class TestTheStore:
         stage.pass_(2 * RETRY)
         assert stage.ending(run) == KILLED
         assert (len(stage.told), stage.supervisor.next_due()) == (1, None)
+
+    def test_all_that_has_ended_is_written_before_any_of_it_is_told(
+        self, stage: Stage, nursery: Nursery, tmp_path: Path
+    ) -> None:
+        """Deaths in several stores wait for each other's transactions only, never for the log or whoever is told."""
+        other = tmp_path / "other"
+        other.mkdir()
+        agents = nursery.spawn(2)
+        with Original(other) as elsewhere:
+            elsewhere.create_run(agents[1])
+            stage.run(agents[0])
+            stage.supervisor.follow([str(stage.directory), str(other)])
+            stage.tick()
+            seen = []
+
+            def look(_: Settled) -> None:
+                seen.append([rows(directory, "select status from runs") for directory in (stage.directory, other)])
+
+            stage.supervisor.means.on_settled = look
+            for agent in agents:
+                nursery.end(agent, -signal.SIGKILL)
+            wait_until(lambda: all(procfs.read_stat(agent).is_dead for agent in agents))
+            stage.exits()
+        assert seen == [[[("crashed",)], [("crashed",)]]] * 2
 
     def test_the_waits_double_up_to_a_limit(
         self, stage: Stage, nursery: Nursery, monkeypatch: pytest.MonkeyPatch
