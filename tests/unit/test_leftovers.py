@@ -66,7 +66,7 @@ def test_started_before() -> None:
         leftovers.close(found)
 
 
-@pytest.mark.parametrize("value", ["", "0" * 32, TOKEN[:-1], TOKEN + "0"])
+@pytest.mark.parametrize("value", ["", "0" * 32, TOKEN[:-1], TOKEN + "0"], ids=["empty", "zeros", "shorter", "longer"])
 def test_another_token(value: str) -> None:
     """A process of another run is not this one's, nor does it count by a session."""
     with Processes() as processes:
