@@ -28,7 +28,7 @@ bench: $(READY) ## Measure detection and idle cost; takes about 15 minutes; ARGS
 	$(VENV)/bin/python benchmarks/idle.py $(ARGS)
 
 test: $(READY) ## Run the tests; ARGS="-k word" for some of them.
-	$(RUN) pytest $(ARGS)
+	$(RUN) pytest -n 3 --dist worksteal $(ARGS)
 
 lint: $(READY) ## Check style and format.
 	$(RUN) ruff check .
