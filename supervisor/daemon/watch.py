@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 from supervisor.errors import StoreBusy, StoreError, StoreMissing
 from supervisor.models import Claim, Ending
 from supervisor.store.connection import is_lock, store_file, translate
+from supervisor.store.repair import is_under_repair, marker
 from supervisor.store.supervision import SupervisedStore
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ class StoreWatch:
         self.is_locked = False
         """Whether a lock has kept us from reading what has changed."""
         self._file = store_file(directory)
-        self._changes = Changes(self._file, f"{self._file}-wal")
+        self._changes = Changes(self._file, f"{self._file}-wal", marker(directory))
         self._inode: tuple[int, int] | None = None
         self._version: int | None = None
         self._troubles: dict[str, str] = {}
@@ -86,7 +87,7 @@ class StoreWatch:
             return True
         if not self._changes():
             return False
-        if not self.store.is_open or self._inode != self._inode_now():
+        if not self.store.is_open or self._inode != self._inode_now() or is_under_repair(self.directory):
             return True
         try:
             return self.store.data_version() != self._version
@@ -149,6 +150,9 @@ class StoreWatch:
 
     def _follow_the_file(self) -> None:
         """Open anew if another file stands where the store was: an open connection would go on with the old one."""
+        if is_under_repair(self.directory):
+            self.rest()
+            raise StoreBusy(f"{self._file} is being repaired", "wait for that")
         inode = self._inode_now()
         if inode is None or inode != self._inode:
             self.rest()

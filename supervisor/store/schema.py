@@ -75,6 +75,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
 
 NEWEST = len(MIGRATIONS)
 
+_VIRTUAL = re.compile(r"create\s+virtual\b", re.IGNORECASE)
 _FROZEN_DEFAULT = re.compile(r'"started_at" integer default (\d+) ')
 
 
@@ -90,20 +91,25 @@ class Schema:
     def __init__(self, connection: sqlite3.Connection) -> None:
         objects = connection.execute("SELECT type, name, tbl_name, sql FROM sqlite_master").fetchall()
         tables = {name.lower(): sql for kind, name, _, sql in objects if kind == "table"}
-        self.intruders = [f"{kind} {name}" for kind, name, table, _ in objects if _intrudes(kind, table)]
+        self.intruders = [f"{kind} {name}" for kind, name, table, sql in objects if _intrudes(kind, table, sql)]
         self.seeded = "projects" in tables and "runs" in tables
-        frozen = _FROZEN_DEFAULT.search(tables.get("runs") or "")
-        self.frozen_started_at = int(frozen.group(1)) if frozen else None
+        self.frozen_started_at = frozen_default(tables.get("runs") or "")
         self.version = 0
         if "schema_migrations" in tables:
             newest = "SELECT coalesce(max(CAST(version AS INTEGER)), 0) FROM schema_migrations"
             self.version = connection.execute(newest).fetchone()[0]
 
 
-def _intrudes(kind: str, table: str) -> bool:
+def frozen_default(sql: str) -> int | None:
+    """Return the constant that a ``CREATE TABLE "runs"`` gives every run as its start, None for one that does not."""
+    found = _FROZEN_DEFAULT.search(sql)
+    return int(found.group(1)) if found else None
+
+
+def _intrudes(kind: str, table: str, sql: object) -> bool:
     """Tell whether an object of a store would run code of the store's maker with our rights."""
-    ours = ("projects", "runs", "schema_migrations", *SUPERVISION_TABLES)
-    return kind in ("trigger", "view") and table.lower() in ours
+    is_code = kind in ("trigger", "view") or (isinstance(sql, str) and bool(_VIRTUAL.match(sql)))
+    return is_code and table.lower() in ("projects", "runs", "schema_migrations", *SUPERVISION_TABLES)
 
 
 def create_or_migrate(connection: sqlite3.Connection, schema: Schema, now_ms: int) -> Schema:

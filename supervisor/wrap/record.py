@@ -81,6 +81,7 @@ class Record:
             self._say(StoreBusy(f"{connections.store_file(self._run.directory)} stays locked by another process"))
         if self._begun:
             self._announce()
+            self._close()  # an agent runs for hours: a store that nobody has open can be repaired, copied and moved
         try:
             import resource  # noqa: F401, PLC0415  for `supervisor.wrap.signals.end_as`
 
@@ -104,7 +105,7 @@ class Record:
         ending = None
         try:
             ending = self._ending(wait_status, ended_at, refused)
-            if self._connection is not None and self._file != self._file_now():
+            if self._file is not None and self._file != self._file_now():
                 self._close()  # the store we began in is gone: the run goes whole into the one that stands there now
                 self._announced = self._created = False
             if self._connection is None:
