@@ -47,13 +47,13 @@ class Pages:
         header = os.pread(descriptor, _HEADER, 0)
         if 1 in self._frames and wal is not None:
             header = os.pread(wal, _HEADER, self._frames[1])
-        self.whole_header = header[:16] == _MAGIC and _page_size(header) is not None
-        """Whether the header makes sense; else the usual is taken for what it should say."""
-        self.size = (_page_size(header) if self.whole_header else None) or size_by_wal or _USUAL_SIZE
-        self._usable = self.size - (header[20] if self.whole_header else 0)
-        number = int.from_bytes(header[56:60], "big") if self.whole_header else 1
+        is_whole = header[:16] == _MAGIC and _page_size(header) is not None
+        # Where the header makes no sense, the usual is taken for what it should say.
+        self.size = (_page_size(header) if is_whole else None) or size_by_wal or _USUAL_SIZE
+        self._usable = self.size - (header[20] if is_whole else 0)
+        number = int.from_bytes(header[56:60], "big") if is_whole else 1
         self._encoding = _ENCODINGS.get(number, "utf-8")
-        self._first_free = int.from_bytes(header[32:36], "big") if self.whole_header else 0
+        self._first_free = int.from_bytes(header[32:36], "big") if is_whole else 0
         self.count = max(os.fstat(descriptor).st_size // self.size, count_by_wal)
 
     def page(self, number: int) -> bytes:

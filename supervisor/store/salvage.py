@@ -176,7 +176,7 @@ class Salvage:
     def _from_indexes(self) -> tuple[dict[str, dict[int, Value]], bool]:
         """Return pid, project and status of runs by id, and whether the indexes know of every run there is."""
         known: dict[str, dict[int, Value]] = {column: {} for column in _INDEXES.values()}
-        complete = self._pages.whole_header
+        complete = True
         for name, column in _INDEXES.items():
             root = self._indexes.get(name, 0)
             found = {row.rowid: row.values[0] for row in self._walk(root, _INDEX) if len(row.values) == 2}

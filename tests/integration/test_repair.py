@@ -120,13 +120,14 @@ def test_rows_that_no_tree_leads_to_are_found(project: Path, store: Path, damage
     }
 
 
-def test_a_deleted_run_does_not_come_back(project: Path, store: Path) -> None:
+@pytest.mark.parametrize("damage", ["the root of runs", "the header"])
+def test_a_deleted_run_does_not_come_back(project: Path, store: Path, damage: str) -> None:
     """What was deleted, and lies on pages that are free or unknown, stays deleted as long as an index is whole."""
     with Store(str(project)) as opened:
         for run_id in range(20, 280):
             opened.delete_run(run_id)
     before = all_rows(store)
-    junk_page(store, root_of(store, "runs"))
+    DAMAGES[damage](store)
     mend(project)
     assert all_rows(store)["runs"].keys() == before["runs"].keys()
 
