@@ -123,6 +123,12 @@ def test_rows_that_no_tree_leads_to_are_found(project: Path, store: Path, damage
 @pytest.mark.parametrize("damage", ["the root of runs", "the header"])
 def test_a_deleted_run_does_not_come_back(project: Path, store: Path, damage: str) -> None:
     """What was deleted, and lies on pages that are free or unknown, stays deleted as long as an index is whole."""
+    execute(
+        project,
+        "CREATE TABLE gone (id INTEGER PRIMARY KEY, pid, project_id, status, exit_code, started_at, ended_at, args)",
+        "INSERT INTO gone SELECT id + 1000, pid, project_id, status, exit_code, started_at, ended_at, args FROM runs",
+        "DROP TABLE gone",  # what stands on its pages stays there
+    )
     with Store(str(project)) as opened:
         for run_id in range(20, 280):
             opened.delete_run(run_id)
