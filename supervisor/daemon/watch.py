@@ -108,9 +108,9 @@ class StoreWatch:
         """Return what some of the running rows claim, None where the store cannot be read now."""
         return self._try("read", lambda: self.store.running_claims(run_ids)) if run_ids else []
 
-    def inferred(self, boot_id: str) -> list[Claim]:
-        """Return the claims of runs that were settled by inference in this boot."""
-        return self._try("read", lambda: self.store.inferred_claims(boot_id)) or []
+    def inferred(self, boot_id: str, exists: Callable[[int], bool | None]) -> list[Claim]:
+        """Return the claims of runs that were settled by inference in this boot, if there is a process of that pid."""
+        return self._try("read", lambda: self.store.inferred_claims(boot_id, exists=exists)) or []
 
     def retract(self, claim: Claim) -> bool:
         """Set a run that was settled by inference back to running; tell whether that was done."""

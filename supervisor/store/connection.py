@@ -23,6 +23,9 @@ FILE = "store.sqlite"
 BUSY_TIMEOUT = 30.0
 """Seconds that a statement waits for another process's lock."""
 
+_UNHURRIED = 1.0
+"""Who can wait for a lock so many seconds can also wait for an index of a large store to be made."""
+
 
 def store_file(directory: str) -> str:
     """Return the path of the store of the project at ``directory``."""
@@ -63,7 +66,8 @@ def open_for_writing(
         _switch_to_wal(connection, time.monotonic() + timeout)
         connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
         connection.execute("PRAGMA foreign_keys = ON")
-        schema = schemas.create_or_migrate(connection, schema, time.time_ns() // 1_000_000)
+        hurried = timeout < _UNHURRIED
+        schema = schemas.create_or_migrate(connection, schema, time.time_ns() // 1_000_000, hurried=hurried)
         if schema.version > schemas.NEWEST:
             schemas.shadow(connection)
     except sqlite3.Error as error:
@@ -104,7 +108,7 @@ def open_for_reading(
             raise StoreError(
                 f"{store_file(directory)} holds no runs yet", "it is an empty database: record a run there first"
             )
-        if schema.version != schemas.NEWEST:
+        if not 0 < schema.version <= schemas.NEWEST:
             schemas.shadow(connection)
     except sqlite3.Error as error:
         connection.close()

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from supervisor.store.recording import Transaction
-from supervisor.store.rows import MILLISECONDS_ABOVE, by_newest
-from supervisor.store.schema import SUPERVISION_TABLES
+from supervisor.store.rows import by_newest
+from supervisor.store.schema import SUPERVISION_TABLES, in_ms
 
 if TYPE_CHECKING:
     import sqlite3
@@ -21,7 +21,7 @@ BATCH = 200
 _SENSIBLE_MS = 1_000_000_000_000
 """An end before 2001 was written by a clock that had not been set."""
 
-_IN_MS = f"CASE WHEN ended_at > {MILLISECONDS_ABOVE} THEN ended_at ELSE ended_at * 1000 END"
+_IN_MS = in_ms("ended_at")
 _IS_OLD = (
     "status IN ('completed', 'failed', 'crashed') AND typeof(ended_at) IN ('integer', 'real')"
     f" AND {_IN_MS} >= {_SENSIBLE_MS} AND {_IN_MS} < :before AND project_id IS :project AND id <> :newest"

@@ -6,6 +6,7 @@ import json
 from typing import Any, TypeVar
 
 from supervisor.models import Cause, Claim, Ending, Project, Rank, Request, Run, RunProcess, RunStatus, Stamp
+from supervisor.store.schema import MILLISECONDS_ABOVE, in_ms
 
 PROJECT_COLUMNS = "projects.id, dir, cmd, prompt, created_at, updated_at, last_run_at"
 RUN_COLUMNS = "runs.id, runs.pid, project_id, runs.status, runs.exit_code, runs.started_at, runs.ended_at, args"
@@ -19,9 +20,6 @@ ENDING_COLUMNS = (
 )
 N_RUN, N_PROCESS = 8, 18
 
-MILLISECONDS_ABOVE = 100_000_000_000
-"""A stored time above this is in milliseconds, else in seconds: the original uses both (1973 in ms, 5138 in s)."""
-
 _YEAR_2, _YEAR_9999 = -62_104_060_800, 253_370_764_800_000
 """In seconds and in milliseconds: what lies beyond is no time that `datetime` could show."""
 
@@ -32,10 +30,7 @@ _STATUSES = {status.value: status for status in RunStatus}
 
 def by_newest(column: str) -> str:
     """Return the SQL that orders by a time of either unit, newest first; ids break ties, for seconds are coarse."""
-    return (
-        f"CASE WHEN {column} > {MILLISECONDS_ABOVE} THEN {column} ELSE {column} * 1000 END DESC NULLS LAST,"
-        f" {column.partition('.')[0]}.id DESC"
-    )
+    return f"{in_ms(column)} DESC NULLS LAST, {column.partition('.')[0]}.id DESC"
 
 
 def seconds(value: object) -> float | None:

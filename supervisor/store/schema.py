@@ -28,6 +28,15 @@ SEED_SCHEMA = (
 
 SUPERVISION_TABLES = ("run_process", "run_ending")
 
+MILLISECONDS_ABOVE = 100_000_000_000
+"""A stored time above this is in milliseconds, else in seconds: the original uses both (1973 in ms, 5138 in s)."""
+
+
+def in_ms(column: str) -> str:
+    """Return the SQL of a stored time in milliseconds; indexes serve queries that say it in the same words."""
+    return f"CASE WHEN {column} > {MILLISECONDS_ABOVE} THEN {column} ELSE {column} * 1000 END"
+
+
 _CREATE_MIGRATIONS = "CREATE TABLE schema_migrations (version INTEGER PRIMARY KEY, applied_at INTEGER NOT NULL)"
 
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
@@ -70,10 +79,18 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         )""",
         "CREATE INDEX ays_run_ending_inferred ON run_ending (run_id) WHERE rank = 1",
     ),
+    (
+        f"CREATE INDEX ays_runs_newest ON runs ({in_ms('started_at')})",
+        f"CREATE INDEX ays_runs_ended ON runs ({in_ms('ended_at')}) WHERE ended_at IS NOT NULL",
+    ),
 )
 """Numbered from 1. A step is never edited once it has been released; times are Unix milliseconds."""
 
 NEWEST = len(MIGRATIONS)
+
+_OF_TABLES, _LARGE = 1, 20_000
+"""The migration that brings the tables; later ones take a store of more than so many runs longer than an agent's start
+may take."""
 
 _VIRTUAL = re.compile(r"create\s+virtual\b", re.IGNORECASE)
 _FROZEN_DEFAULT = re.compile(r'"started_at" integer default (\d+) ')
@@ -112,19 +129,28 @@ def _intrudes(kind: str, table: str, sql: object) -> bool:
     return is_code and table.lower() in ("projects", "runs", "schema_migrations", *SUPERVISION_TABLES)
 
 
-def create_or_migrate(connection: sqlite3.Connection, schema: Schema, now_ms: int) -> Schema:
+def create_or_migrate(connection: sqlite3.Connection, schema: Schema, now_ms: int, *, hurried: bool = False) -> Schema:
     """Bring a store to the newest schema and return that; a newer one is left as it is.
 
     Each migration and its record are one transaction, looked at again under the lock: several processes may open a
     fresh store at once. The original makes its tables one by one, so that any of them may be missing.
+
+    Args:
+        connection: the store's.
+        schema: what it is now.
+        now_ms: the time in Unix milliseconds.
+        hurried: leave to others what only makes a large store faster, and takes long.
     """
     while not schema.seeded or schema.version < NEWEST:
+        if hurried and schema.seeded and schema.version >= _OF_TABLES and _is_large(connection):
+            return schema
         connection.execute("BEGIN IMMEDIATE")
         try:
             schema = Schema(connection)
             _execute_all(connection, (_unless_there(sql) for sql in SEED_SCHEMA))
             if schema.version < NEWEST:
-                _execute_all(connection, (_unless_there(_CREATE_MIGRATIONS), *MIGRATIONS[schema.version]))
+                step = MIGRATIONS[schema.version]
+                _execute_all(connection, (_unless_there(_CREATE_MIGRATIONS), *map(_unless_there, step)))
                 connection.execute("INSERT INTO schema_migrations VALUES (?, ?)", (schema.version + 1, now_ms))
             connection.execute("COMMIT")
         except BaseException:
@@ -135,14 +161,18 @@ def create_or_migrate(connection: sqlite3.Connection, schema: Schema, now_ms: in
     return schema
 
 
+def _is_large(connection: sqlite3.Connection) -> bool:
+    newest: int | None = connection.execute("SELECT max(id) FROM runs").fetchone()[0]
+    return (newest or 0) > _LARGE
+
+
 def shadow(connection: sqlite3.Connection) -> None:
     """Lay empty temporary tables over the supervision tables, so that every query works where they must not be used.
 
     That is the case in a store opened for reading only that has none, and in one whose schema is newer than ours.
     """
     connection.execute("PRAGMA temp_store = MEMORY")
-    for step in MIGRATIONS:
-        _execute_all(connection, (_as_temporary(sql) for sql in step))
+    _execute_all(connection, (_as_temporary(sql) for sql in MIGRATIONS[_OF_TABLES - 1]))
 
 
 def _unless_there(sql: str) -> str:
