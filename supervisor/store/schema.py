@@ -149,8 +149,7 @@ def create_or_migrate(connection: sqlite3.Connection, schema: Schema, now_ms: in
             schema = Schema(connection)
             _execute_all(connection, (_unless_there(sql) for sql in SEED_SCHEMA))
             if schema.version < NEWEST:
-                step = MIGRATIONS[schema.version]
-                _execute_all(connection, (_unless_there(_CREATE_MIGRATIONS), *map(_unless_there, step)))
+                _execute_all(connection, (_unless_there(_CREATE_MIGRATIONS), *MIGRATIONS[schema.version]))
                 connection.execute("INSERT INTO schema_migrations VALUES (?, ?)", (schema.version + 1, now_ms))
             connection.execute("COMMIT")
         except BaseException:
