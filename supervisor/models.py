@@ -5,7 +5,7 @@ Times are Unix seconds; they carry a fraction where the store knows one and are 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 
@@ -134,7 +134,10 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class RunProcess:
-    """What the supervision tables know of a run's process. ``owner_pid`` is None where the agent is its own owner."""
+    """What the supervision tables know of a run's process.
+
+    ``owner_pid`` is None where the agent is its own owner; ``args_added`` is what `wrap` has added to the arguments.
+    """
 
     token: str | None
     cli: str | None
@@ -144,6 +147,7 @@ class RunProcess:
     owner_pid: int | None
     owner_start_ticks: int | None
     request: Request | None = None
+    args_added: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -161,7 +161,13 @@ class Session:
 
         Where the agent works it off without a terminal it is needed: there is nobody to say anything else.
         """
-        return self._parsed.resumed(added, prompt=self._parsed.headless or not _has_terminal()), added
+        return self._parsed.resumed(added, prompt=self._parsed.headless or not self._is_interactive()), added
+
+    def _is_interactive(self) -> bool:
+        """Tell whether there is a terminal for what the agent reads and writes; it has those that we have."""
+        if self._agent.name == "gemini" and "true" in map(self._environment.get, ("CI", "GITHUB_ACTIONS")):
+            return False  # whatever terminal it has
+        return os.isatty(0) and os.isatty(1)
 
     def _is_alone(self) -> bool:
         """Tell whether no other agent of the kind lives in the directory: what has changed there may be its."""
@@ -176,8 +182,3 @@ class Session:
             if self._agent.name in names and not is_lasting(argv) and (token is None or token_of(pid) != token):
                 return False
         return True
-
-
-def _has_terminal() -> bool:
-    """Tell whether the agent has a terminal for what it reads and writes, as we have."""
-    return os.isatty(0) and os.isatty(1)
