@@ -9,7 +9,7 @@ import urllib.parse
 _WAIT = 0.25
 """Seconds that a restart waits for a file that is locked."""
 
-_STEPS = 10_000_000
+_STEPS = 2_000_000
 """Steps of SQLite's machine (some tenths of a second) that a look may take."""
 
 

@@ -440,7 +440,7 @@ def test_how_an_agent_goes_on(cli: str, words: str) -> None:
         ("claude", ["--session-id"], "claude --continue"),
         ("claude", ["--session-id", "$(evil)"], "claude --continue"),
         ("claude", ["--session-id", "--dangerously-skip-permissions"], "claude --continue"),
-        ("pi", ["--session", "/tmp/\x1b[2J.jsonl"], "pi --continue"),
+        ("pi", ["--session", "/home/\x1b[2J.jsonl"], "pi --continue"),
     ],
 )
 def test_which_conversation_an_agent_goes_on_with(cli: str, added: list[str], words: str) -> None:
