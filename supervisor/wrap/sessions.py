@@ -35,7 +35,8 @@ def session_of(
         cli: the agent's name or path, as typed.
         args: its arguments, as typed.
         cwd: the directory that it works in.
-        environment: its environment.
+        environment: its environment. The run's token in it, as it is when `Session.again` is asked, tells what the
+            try before has left behind from other agents.
         started_at: when the first try starts, in Unix seconds.
     """
     agent = agent_of(cli)

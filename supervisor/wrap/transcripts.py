@@ -27,6 +27,9 @@ _MOST_ENTRIES = 20_000
 _MOST_DAYS = 400
 _LONGEST_MAP = 65536
 
+_TICK = 0.02
+"""Seconds by which a file's time may be behind the clock that we read: that of the kernel's last tick."""
+
 _NO_TURN = ("/", "?", "<session_context>", "<hook_context>")
 """How texts begin that gemini does not take for a turn (its isIgnoredUserContent)."""
 
@@ -121,7 +124,7 @@ def live_claude(pid: int, since: float, places: Places) -> str | None:
     """
     file = os.path.join(places.claude(), "sessions", f"{pid}.json")
     try:
-        if os.stat(file).st_mtime < since:
+        if os.stat(file).st_mtime < since - _TICK:
             return None
         record = json.loads(b"".join(_lines(file, _LONGEST_MAP)))
         session, cwd = record["sessionId"], record["cwd"]
@@ -149,7 +152,7 @@ def changed_codex(places: Places, directory: str, since: float) -> Changed:
     found = Changed([])
     for entry in _rollouts(os.path.join(places.codex(), "sessions"), since):
         try:
-            if entry.stat().st_mtime < since:
+            if entry.stat().st_mtime < since - _TICK:
                 continue
             payload = _payload(entry.path)
             session, cwd, born = payload["id"], payload["cwd"], _moment(payload["timestamp"])

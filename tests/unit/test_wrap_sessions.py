@@ -490,11 +490,12 @@ def test_last_resort(setting: Setting, terminal: None, line: str, expected: str)
 @linux
 def test_the_next_try(setting: Setting, terminal: None) -> None:
     """What could not be told after one try is no hindrance after the next."""
-    session, _ = setting.begun("codex", "fix")
+    session = setting.session("codex", "fix", started_at=time.time() - 1)
+    assert session is not None
     kept = [setting.codex(number) for number in (OLD, NEW)]
     assert session.again(1) == (["fix"], [])
     for file in kept:
-        os.utime(file, (1, 1))
+        os.utime(file, (time.time() - 0.5, time.time() - 0.5))
     setting.codex("0c0c0c0c-2222-4333-8444-555555555555")
     assert session.again(1)[1] == ["resume", "0c0c0c0c-2222-4333-8444-555555555555"]
 
