@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import click
-import click.shell_completion
 
 from supervisor.cli.completion import complete_directory
 from supervisor.wrap.options import OPTIONS, Option, Request
@@ -29,11 +28,11 @@ class _Value(click.ParamType[Any]):
         except ValueError as error:
             self.fail(str(error), param, ctx)
 
-    def shell_complete(
-        self, ctx: click.Context, param: click.Parameter, incomplete: str
-    ) -> list[click.shell_completion.CompletionItem]:
-        choices = [choice for choice in self._option.choices if choice.startswith(incomplete)]
-        return [click.shell_completion.CompletionItem(choice) for choice in choices]
+
+def _type_of(option: Option) -> click.ParamType[Any] | None:
+    if option.choices:
+        return click.Choice(option.choices)
+    return None if option.metavar is None else _Value(option)
 
 
 def _parameters() -> list[click.Parameter]:
@@ -42,7 +41,7 @@ def _parameters() -> list[click.Parameter]:
             [option.name],
             is_flag=option.metavar is None,
             default=None,
-            type=None if option.metavar is None else _Value(option),
+            type=_type_of(option),
             metavar=option.metavar,
             help=option.help,
             shell_complete=complete_directory if option.metavar == "DIR" else None,
