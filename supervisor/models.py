@@ -5,7 +5,7 @@ Times are Unix seconds; they carry a fraction where the store knows one and are 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 
@@ -136,7 +136,8 @@ class Request:
 class RunProcess:
     """What the supervision tables know of a run's process.
 
-    ``owner_pid`` is None where the agent is its own owner; ``args_added`` is what `wrap` has added to the arguments.
+    ``owner_pid`` is None where the agent is its own owner. ``args_added`` are arguments that we gave the agent beside
+    its own; ``resumed_from`` is the id of the run that began the series which this one goes on with.
     """
 
     token: str | None
@@ -147,7 +148,8 @@ class RunProcess:
     owner_pid: int | None
     owner_start_ticks: int | None
     request: Request | None = None
-    args_added: Sequence[str] = ()
+    args_added: tuple[str, ...] = ()
+    resumed_from: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
