@@ -15,7 +15,7 @@ import termios
 from fcntl import ioctl
 
 from supervisor.wrap.modes import undoing
-from supervisor.wrap.terminal import is_raw, put_back
+from supervisor.wrap.terminal import is_raw, is_same, put_back
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,6 +27,33 @@ HANG_UP, HANG_UP_SILENTLY = signal.SIGUSR1, signal.SIGUSR2
 
 GIVEN_BACK = b"x"
 """What the relay says when it has put the person's terminal right itself."""
+
+
+def become(
+    slave: int, *, foreign: tuple[int, ...], report: int, control: int, settings: Settings, flags: Flags
+) -> None:
+    """Be the shim, in a fork of the wrapper; return in the agent, which the shim forks, and nowhere else.
+
+    Args:
+        slave: the agent's terminal.
+        foreign: the relay's descriptors.
+        report: see `attend`, as for the others.
+        control: the same.
+        settings: the same.
+        flags: the same.
+    """
+    code = 1
+    agent = -1
+    try:
+        for descriptor in foreign:
+            os.close(descriptor)
+        agent = fork_agent(slave, with_errors=is_same(1, 2))
+        if agent:
+            attend(agent, slave, report=report, control=control, outer=1, settings=settings, flags=flags)
+            code = 0
+    finally:
+        if agent:
+            os._exit(code)
 
 
 def fork_agent(slave: int, *, with_errors: bool) -> int:

@@ -64,7 +64,12 @@ class Tee:
 
     def fork(self) -> int:
         """Fork; the child's streams are our pipes."""
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError:
+            for descriptor in (end for ends in self._ends.values() for end in ends):
+                os.close(descriptor)
+            raise
         if pid == 0:
             for number, (_, writer) in self._ends.items():
                 os.dup2(writer, number)
@@ -92,10 +97,7 @@ class Tee:
 
     def drain(self) -> None:
         """Pass on what stands in the pipes, as far as it is taken at once."""
-        for channel in self._channels:
-            for _ in range(_MOST_HELD // PIECE):  # more is not the agent's, but of those it has left behind
-                if channel.is_full or channel.broken or not channel.read():
-                    break
+        self._pass_on_at_once()
         self._screen.put_right(self._status)
 
     def close(self) -> None:
@@ -106,19 +108,28 @@ class Tee:
         self._pass_on(0.0)
         if self._signals is not None:
             self._signals.close()
-        if self._channels and os.fork() == 0:
+        if self._channels and _fork_apart():
             signal.pthread_sigmask(signal.SIG_SETMASK, ())
             while self._channels:
                 self._pass_on(None)
             os._exit(0)
+        while self._channels:
+            self._let_go(self._channels[-1])
         for copy in self._copies.values():
+            copy.close()
             copy.tell()
+
+    def _pass_on_at_once(self) -> None:
+        for channel in self._channels:
+            channel.move_at_once(_MOST_HELD)  # more is not the agent's, but of those it has left behind
 
     def _next_signal(self, timeout: float | None) -> Received | None:
         assert self._signals is not None  # noqa: S101  `wait_for` has set it
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             received = self._signals.take()
+            if received is not None and received.number == signal.SIGCHLD:
+                self._pass_on_at_once()  # the agent may have stopped, and we are about to
             left = None if deadline is None else deadline - time.monotonic()
             if received is not None or (left is not None and left <= 0):
                 return received
@@ -133,15 +144,33 @@ class Tee:
             wanted[self._signals.descriptor] = select.POLLIN
         ready = {descriptor for descriptor, _ in self._waiter.wait(wanted, timeout)}
         for channel in list(self._channels):
-            if channel.is_full:
-                if channel.target in ready:
-                    channel.write()
-            elif channel.source in ready:
-                channel.read()
+            channel.move(ready)
             if channel.broken or (channel.ended and not channel.is_full):
                 # Closed, the pipe tells the agent what its reader told us (SIGPIPE).
-                os.close(channel.source)
-                self._channels.remove(channel)
+                self._let_go(channel)
+
+    def _let_go(self, channel: Channel) -> None:
+        self._channels.remove(channel)
+        os.close(channel.source)
+        if channel.target not in _STREAMS:
+            os.close(channel.target)
+
+
+def _fork_apart() -> bool:
+    """Fork a process that is nobody's child to wait for; return whether we are it."""
+    try:
+        child = os.fork()
+    except OSError:
+        return False
+    if child:
+        os.waitpid(child, 0)
+        return False
+    try:
+        if os.fork() == 0:
+            return True
+    except OSError:
+        pass
+    os._exit(0)
 
 
 def _is_one(first: int, second: int) -> bool:

@@ -22,13 +22,19 @@ class Terminal:
     Args:
         keys: the descriptor that keys come from.
         screen: the one that the screen is written by.
+
+    Raises:
+        OSError: it has been closed.
     """
 
     def __init__(self, keys: int, screen: int) -> None:
         self._keys = keys
         self._screen = screen
-        self.settings = termios.tcgetattr(keys)
-        """What it was set to when we took it last."""
+        try:
+            self.settings = termios.tcgetattr(keys)
+            """What it was set to when we took it last."""
+        except termios.error as error:
+            raise OSError(*error.args) from error
         self.is_taken = False
 
     @property
