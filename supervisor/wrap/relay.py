@@ -7,7 +7,6 @@ the like are made into signals by the agent's.
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import mmap
 import os
@@ -101,11 +100,11 @@ class Relay:
         self.leaders = (self._shim,)
         for descriptor in (report, control, self._slave):
             self._close(descriptor)
-        first = os.read(self._report, 16)
-        if not first:
+        try:
+            self._agent = shim.agent_told_to(self._report)
+        except OSError:
             os.waitpid(self._shim, 0)
-            raise OSError(errno.EIO, "its terminal cannot be led")
-        self._agent = int(first)
+            raise
         os.set_blocking(self._master, False)
         self._output = Channel(self._master, self._own(1, os.O_WRONLY), self._seen, piece=TERMINAL_PIECE)
         self._input = Channel(self._own(0, os.O_RDONLY), self._master, piece=TERMINAL_PIECE)

@@ -9,6 +9,7 @@ before it closes the terminal on purpose; without that, a hang-up means that the
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import termios
@@ -74,7 +75,10 @@ def fork_agent(slave: int, *, with_errors: bool) -> int:
         for number in (0, 1, 2) if with_errors else (0, 1):
             os.dup2(slave, number)
         return 0
-    os.setpgid(agent, agent)
+    try:  # noqa: SIM105  as everywhere here
+        os.setpgid(agent, agent)
+    except PermissionError:  # it has done so itself, and become another program
+        pass
     os.tcsetpgrp(slave, agent)
     return agent
 
@@ -118,6 +122,21 @@ def attend(agent: int, slave: int, *, report: int, control: int, outer: int, set
             asked[signal.Signals(number)] = True
 
 
+def agent_told_to(report: int) -> int:
+    """Return the agent's pid as the shim tells it at first, and leave the rest: the agent may have ended already.
+
+    Raises:
+        OSError: the shim has failed.
+    """
+    told = b""
+    while not told.endswith(b"\n"):
+        digit = os.read(report, 1)
+        if not digit:
+            raise OSError(errno.EIO, "its terminal cannot be led")
+        told += digit
+    return int(told)
+
+
 def _changes(agent: int) -> list[int]:
     """Return what has become of the agent: stops, and its end, after which it stays a zombie that keeps its pid."""
     changes: list[int] = []
@@ -143,7 +162,7 @@ def _leave(agent: int, slave: int, control: int) -> bool:
     Returns:
         Whether the relay has lived to put the person's terminal right.
     """
-    try:  # noqa: SIM105  as everywhere here
+    try:  # noqa: SIM105  the same
         os.tcsetpgrp(slave, os.getpgrp())  # the hang-up at a leader's end goes to the foreground
     except OSError:  # hung up already
         pass
