@@ -138,10 +138,11 @@ def stop_like(number: int) -> bool:
         return True
     if number == signal.SIGSTOP:
         number = signal.SIGTSTP
-    signal.signal(number, signal.SIG_DFL)
+    before = signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})
     signal.pthread_sigmask(signal.SIG_BLOCK, {number})
+    signal.signal(number, before)  # what we were started with, for the agents to come
     return take(signal.SIGCONT)
 
 

@@ -121,18 +121,6 @@ def test_stalled_terminal(project: Path, processes: Processes) -> None:
     assert b"up" + shown == logs_of(project)["log"]
 
 
-def test_signals_to_the_wrapper_alone(project: Path, processes: Processes) -> None:
-    """Each signal that a process sends to the wrapper alone reaches the agent once."""
-    names = ["TERM", "HUP", "USR1", "WINCH", "CONT", "INT", "QUIT", "ALRM", "TSTP", "PIPE", "XFSZ", "RTMIN", "USR2"]
-    steps = [*(word for name in names for word in ("trap", name)), "say", "up", "take", "USR2", "exit", 9]
-    with Terminal(processes, *LOGGED, *agent(*steps)) as terminal:
-        terminal.expect("up")
-        for name in names:
-            terminal.program.send_signal(signal.Signals[f"SIG{name}"])
-            assert terminal.expect(f"SIG{name}").strip() == ""
-        assert terminal.program.wait(20) == 9
-
-
 def test_ctrl_z_where_nobody_would_continue(project: Path, processes: Processes) -> None:
     """Without a shell above, Ctrl-Z does nothing, as it does without wrap."""
     with Terminal(processes, *LOGGED, *agent("trap", "CONT", "say", "up", "line", "exit", 0)) as terminal:

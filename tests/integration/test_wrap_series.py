@@ -82,9 +82,11 @@ STOPPING = {signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU}
 
 
 def run(project: Path, processes: Processes, way: str, script: str, arguments: Iterable[int]) -> list[int]:
-    """Run a series; return how an end as each agent's looks to a parent; assert that nothing is open, and no child left.
+    """Run a series; return how ends as its agents' look to a parent; assert that nothing stays open, and no child.
 
     Args:
+        project: where it runs.
+        processes: what ends it.
         way: ``direct``, ``terminal`` or ``pipes``.
         script: what each agent is, a script of the shell; empty: none can be forked.
         arguments: of each agent.
