@@ -53,7 +53,8 @@ class Screen:
         """Put the terminal right after its agent's end, if we are still in its foreground.
 
         An agent that has ended well has meant what it left: ``stty`` is one. After a failure the settings are what they
-        were before; after a signal the modes of the screen are switched off, too.
+        were before; after a signal, which a shell in between reports as 128 and its number, the modes of the screen are
+        switched off, too.
 
         Args:
             status: the agent's, as waitpid(2) gives it.
@@ -67,7 +68,8 @@ class Screen:
                 termios.tcsetattr(self._descriptor, termios.TCSANOW, self._settings)
         except termios.error:  # it has been closed
             return
-        if os.WIFSIGNALED(status) and os.isatty(1) and os.environ.get("TERM", "dumb") != "dumb":
+        by_signal = os.WIFSIGNALED(status) or os.WEXITSTATUS(status) > 128
+        if by_signal and os.isatty(1) and os.environ.get("TERM", "dumb") != "dumb":
             _show(_UNDO)
 
 

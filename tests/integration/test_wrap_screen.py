@@ -53,6 +53,15 @@ def test_killed(project: Path, processes: Processes, number: signal.Signals, wra
     assert [off for off in SWITCHED_OFF if f"\x1b{off}" not in behind] == []
 
 
+def test_killed_below_a_shell(project: Path, processes: Processes, wrap: tuple[str, ...]) -> None:
+    """The same is done where a shell in between tells of the signal by its exit code."""
+    agent = f"sh -c \"printf '{SWITCHED_ON}drawn'; stty raw -echo; kill -9 \\$\\$\"; exit $?"
+    before, shown, code, after = run(processes, agent, wrap=wrap)
+    assert (code, after) == ("137", before)
+    behind = shown.partition("drawn")[2]
+    assert [off for off in SWITCHED_OFF if f"\x1b{off}" not in behind] == []
+
+
 def test_ended_well(project: Path, processes: Processes, wrap: tuple[str, ...]) -> None:
     """After an exit with 0 nothing is written, and the settings are as the agent left them: stty may be one."""
     before, shown, code, after = run(processes, f"printf '{SWITCHED_ON}'; stty -echo -icanon", wrap=wrap)
