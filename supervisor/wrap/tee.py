@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 _STREAMS = {1: OUTPUT, 2: ERRORS}
 _F_SETPIPE_SZ = 1031
 
+LAST = 1.0
+"""Seconds that the readers of what an agent wrote before it stopped may take for it."""
+
 _MOST_HELD = 1024 * 1024
 """Bytes that a pipe of ours holds at most (pipe(7), pipe-max-size)."""
 
@@ -92,12 +95,15 @@ class Tee:
     def wait_for(self, agent: int, /, *, after: float, attend: Callable[[], float | None]) -> int:
         """Wait for the agent, passing on what it writes."""
         self._signals = PendingSignals()
-        self._status = wait_for(agent, after=after, attend=attend, next_signal=self._next_signal)
+        self._status = wait_for(
+            agent, after=after, attend=attend, next_signal=self._next_signal, before_stop=self._pass_on_the_rest
+        )
         return self._status
 
     def drain(self) -> None:
         """Pass on what stands in the pipes, as far as it is taken at once."""
-        self._pass_on_at_once()
+        for channel in self._channels:
+            channel.move_at_once(_MOST_HELD)  # more is not the agent's, but of those it has left behind
         self._screen.put_right(self._status)
 
     def close(self) -> None:
@@ -119,17 +125,19 @@ class Tee:
             copy.close()
             copy.tell()
 
-    def _pass_on_at_once(self) -> None:
-        for channel in self._channels:
-            channel.move_at_once(_MOST_HELD)  # more is not the agent's, but of those it has left behind
+    def _pass_on_the_rest(self) -> None:
+        """Pass on what the agent has written before it stopped, unless nobody takes it."""
+        until = time.monotonic() + LAST
+        while (left := until - time.monotonic()) > 0:
+            full = any(channel.is_full for channel in self._channels)
+            if not self._pass_on(left if full else 0.0, with_signals=False):
+                return
 
     def _next_signal(self, timeout: float | None) -> Received | None:
         assert self._signals is not None  # noqa: S101  `wait_for` has set it
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             received = self._signals.take()
-            if received is not None and received.number == signal.SIGCHLD:
-                self._pass_on_at_once()  # the agent may have stopped, and we are about to
             left = None if deadline is None else deadline - time.monotonic()
             if received is not None or (left is not None and left <= 0):
                 return received
@@ -137,10 +145,10 @@ class Tee:
                 left = LOOK_EVERY if left is None else min(left, LOOK_EVERY)
             self._pass_on(left)
 
-    def _pass_on(self, timeout: float | None) -> None:
-        """Wait until a stream or a signal has something, and pass on what a stream has."""
+    def _pass_on(self, timeout: float | None, *, with_signals: bool = True) -> bool:
+        """Wait until a stream or a signal has something, and pass on what a stream has; tell whether one did."""
         wanted = wanted_of(self._channels)
-        if self._signals is not None and self._signals.descriptor is not None:
+        if with_signals and self._signals is not None and self._signals.descriptor is not None:
             wanted[self._signals.descriptor] = select.POLLIN
         ready = {descriptor for descriptor, _ in self._waiter.wait(wanted, timeout)}
         for channel in list(self._channels):
@@ -148,6 +156,7 @@ class Tee:
             if channel.broken or (channel.ended and not channel.is_full):
                 # Closed, the pipe tells the agent what its reader told us (SIGPIPE).
                 self._let_go(channel)
+        return bool(ready)
 
     def _let_go(self, channel: Channel) -> None:
         self._channels.remove(channel)
