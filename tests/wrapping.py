@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import pty
@@ -62,7 +63,8 @@ def end_runs(project: Path) -> None:
         left = leftovers.look(leftovers.Run(str(run["token"]), (), None))
         for one in left:
             if one.descriptor is not None:
-                signal.pidfd_send_signal(one.descriptor, signal.SIGKILL)
+                with contextlib.suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(one.descriptor, signal.SIGKILL)
         leftovers.close(left)
 
 
