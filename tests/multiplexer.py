@@ -86,13 +86,13 @@ class Side:
         go.write_text(f'#!/bin/sh\nexec {shlex.join(SIDES[name])} "$@"\n')
         go.chmod(0o755)
         variables = {
-            "PATH": f"{home}/bin:{os.environ['PATH']}",
+            **environment,
+            "PATH": f"{home}/bin:{environment.get('PATH', os.environ['PATH'])}",
             "HOME": str(home),
             "XDG_STATE_HOME": str(home / "state"),
             "LC_ALL": "C.UTF-8",
             "TERM": "screen-256color",
             "PS1": f"{PROMPT} ",
-            **environment,
         }
         server.open(name, ["bash", "--norc", "--noprofile"], self.work, variables)
 
@@ -121,16 +121,24 @@ class Side:
         """Return what is shown, line by line."""
         return [line.rstrip() for line in self._server.tell("capture-pane", "-p", "-t", self.name).splitlines()]
 
+    def is_at_prompt(self) -> bool:
+        """Tell whether the shell waits for a command."""
+        return [line for line in self.screen() if line][-1:] == [PROMPT]
+
+    def is_clear(self) -> bool:
+        """Tell whether nothing else is shown than the prompt."""
+        return self.is_at_prompt() and self.screen()[0] == PROMPT
+
     def modes(self) -> dict[str, str]:
         """Return what of the terminal is switched on."""
         names = ("alternate_on", "cursor_flag", "mouse_any_flag", "keypad_cursor_flag", "keypad_flag")
         values = self._server.tell("display-message", "-p", "-t", self.name, ",".join(f"#{{{name}}}" for name in names))
         return dict(zip(names, values.strip().split(","), strict=True))
 
-    def expect(self, text: str) -> None:
+    def expect(self, text: str, timeout: float = 20.0) -> None:
         """Wait until a text is shown."""
         try:
-            wait_until(lambda: any(text in line for line in self.screen()))
+            wait_until(lambda: any(text in line for line in self.screen()), timeout)
         except AssertionError:
             raise AssertionError("\n".join([f"{self.name} does not show {text!r}:", *self.screen()])) from None
 
@@ -153,9 +161,18 @@ class SideBySide:
         processes: what ends them.
         folder: where their homes are made.
         environment: more variables.
+        timeout: seconds within which something is to be seen.
     """
 
-    def __init__(self, processes: Processes, folder: Path, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        processes: Processes,
+        folder: Path,
+        environment: Mapping[str, str] | None = None,
+        *,
+        timeout: float = 20.0,
+    ) -> None:
+        self._timeout = timeout
         self._server = Server(processes)
         self._folder = folder
         self._environment = environment or {}
@@ -168,6 +185,8 @@ class SideBySide:
         self.see(PROMPT)
         self._before = [side.settings() for side in self.sides]
         self.type("clear\n")
+        for side in self.sides:
+            wait_until(side.is_clear)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -198,7 +217,7 @@ class SideBySide:
     def expect(self, text: str) -> None:
         """Wait until each shows a text, whatever else."""
         for side in self.sides:
-            side.expect(text)
+            side.expect(text, self._timeout)
 
     def see(self, text: str, normalise: Normalise = lambda lines: lines, *, gone: str | None = None) -> list[str]:
         """Wait until all show a text, a second one no longer, and all the same; return what."""
@@ -210,7 +229,7 @@ class SideBySide:
             return text in first and (gone is None or gone not in first) and all(other == shown[0] for other in shown)
 
         try:
-            wait_until(is_same)
+            wait_until(is_same, self._timeout)
         except AssertionError:
             parts = [f"{text!r} is not shown by all alike; direct:", *shown[0]]
             for side, other in zip(self.sides[1:], shown[1:], strict=True):
@@ -221,7 +240,7 @@ class SideBySide:
     def ended(self, code: int) -> None:
         """See that the program has ended with a code, and left each terminal as it was."""
         for side in self.sides:
-            wait_until(lambda side=side: [line for line in side.screen() if line][-1] == PROMPT)  # type: ignore[misc]
+            wait_until(side.is_at_prompt, self._timeout)
         self.type('echo "code $?"\n')
         self.expect(f"code {code}")
         modes = [side.modes() for side in self.sides]

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import shutil
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from kit import Processes
-from multiplexer import COLUMNS, LINES, SideBySide, needs_tmux, numbers_aside
+from kit import COMMAND, Processes, wait_until
+from multiplexer import COLUMNS, LINES, PROMPT, Server, Side, SideBySide, needs_tmux, numbers_aside
 from nursery import linux
+from wrapping import end_runs, recorded_run, recorded_runs
+
+from supervisor.process import procfs
 
 pytestmark = [linux, needs_tmux]
 
@@ -119,3 +125,91 @@ def test_python(sides: SideBySide) -> None:
     sides.expect("back 5")
     sides.type("import sys; sys.exit(3)\n")
     sides.ended(3)
+
+
+EDITOR = "go vim -u NONE -i NONE -N -n -c 'set mouse=a' text\n"
+OURS = shlex.join(COMMAND)
+
+
+@pytest.fixture
+def side(request: pytest.FixtureRequest, project: Path, tmp_path: Path, processes: Processes) -> Iterator[Side]:
+    """Give the test a shell on one side: the one of its parameter."""
+    with Server(processes) as server:
+        side = Side(server, request.param, tmp_path / "side", {})
+        (side.work / "text").write_text("some text\n")
+        side.expect(PROMPT)
+        yield side
+    end_runs(side.work)
+
+
+def is_usable(side: Side, modes: dict[str, str]) -> None:
+    """See that the shell obeys, that its screen is as before, and that the next run and ``ls`` are as ever."""
+    wait_until(lambda: side.modes() == modes)
+    side.press("Enter")
+    wait_until(side.is_at_prompt)
+    side.type('clear\ngo sh -c "exit 9"; echo "code $?"\n')
+    side.expect("code 9")
+    side.type(f'{OURS} ls >listed; echo "listed $?"\n')
+    side.expect("listed 0")
+    assert recorded_runs(side.work)[1]["exit_code"] == 9
+    assert "vim" in (side.work / "listed").read_text()
+
+
+@needs("vim")
+@pytest.mark.parametrize("side", ["plain", "logged"], indirect=True)
+def test_killed_agent(side: Side) -> None:
+    """When an editor is killed on its screen, the shell has its own again, without mouse, and can be used."""
+    modes, settings = side.modes(), side.settings()
+    side.type(EDITOR)
+    side.expect("some text")
+    wait_until(lambda: (side.modes()["alternate_on"], side.modes()["mouse_any_flag"]) == ("1", "1"))
+    os.kill(recorded_run(side.work)["pid"], signal.SIGKILL)
+    side.expect("Killed")
+    is_usable(side, modes)
+    assert side.settings() == settings
+
+
+@needs("vim")
+@pytest.mark.parametrize("side", ["logged"], indirect=True)
+def test_killed_wrapper(side: Side, processes: Processes) -> None:
+    """When the wrapper of a logged run is killed, the shell has its screen again, and the editor ends."""
+    modes, settings = side.modes(), side.settings()
+    side.type(EDITOR)
+    side.expect("some text")
+    wait_until(lambda: (side.modes()["alternate_on"], side.modes()["mouse_any_flag"]) == ("1", "1"))
+    run = recorded_run(side.work)
+    editor = processes.adopt(run["pid"])
+    os.kill(run["owner_pid"], signal.SIGKILL)
+    is_usable(side, modes)
+    assert side.settings() == settings
+    wait_until(lambda: is_gone(editor))
+
+
+def is_gone(pid: int) -> bool:
+    """Tell whether a process has ended."""
+    try:
+        return procfs.read_stat(pid).is_dead
+    except procfs.GONE:
+        return True
+
+
+@needs("reset")
+@pytest.mark.parametrize("side", ["plain"], indirect=True)
+def test_killed_wrapper_without_a_log(side: Side, processes: Processes) -> None:
+    """When another wrapper is killed, its agent lives on, and ``reset`` makes the terminal usable."""
+    modes = side.modes()
+    draws = r"printf '\033[?1000h\033[?25l\033[?1h\033=vim is drawn'; stty raw -echo; touch up"
+    waits = "until [ -e done ]; do sleep 0.01; done"
+    (side.work / "vim").write_text(f"trap '' HUP TTOU; {draws}; {waits}\n")
+    side.type("go sh ./vim\n")
+    wait_until((side.work / "up").exists)
+    run = recorded_run(side.work)
+    agent = processes.adopt(run["pid"])
+    os.kill(run["owner_pid"], signal.SIGKILL)
+    side.expect("Killed")
+    assert side.modes() != modes
+    side.type("reset\n")
+    is_usable(side, modes)
+    assert not is_gone(agent)
+    (side.work / "done").touch()
+    wait_until(lambda: is_gone(agent))

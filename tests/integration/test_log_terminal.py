@@ -121,6 +121,18 @@ def test_stalled_terminal(project: Path, processes: Processes) -> None:
     assert b"up" + shown == logs_of(project)["log"]
 
 
+def test_signals_to_the_whole_group(project: Path, processes: Processes) -> None:
+    """What a process sends to the wrapper's whole group reaches the agent once: it is in a group of its own."""
+    steps = ["trap", "TERM", "trap", "USR1", "say", "up", "take", "USR1", "exit", 9]
+    with Terminal(processes, *LOGGED, *agent(*steps)) as terminal:
+        terminal.expect("up")
+        os.killpg(terminal.program.pid, signal.SIGTERM)
+        terminal.expect("SIGTERM")
+        terminal.program.send_signal(signal.SIGUSR1)
+        assert "SIGTERM" not in terminal.expect("SIGUSR1")
+        assert terminal.program.wait(20) == 9
+
+
 def test_ctrl_z_where_nobody_would_continue(project: Path, processes: Processes) -> None:
     """Without a shell above, Ctrl-Z does nothing, as it does without wrap."""
     with Terminal(processes, *LOGGED, *agent("trap", "CONT", "say", "up", "line", "exit", 0)) as terminal:
