@@ -22,8 +22,10 @@ _UNDO = b"".join(
         *(b"\x1b[?%dl" % mode for mode in (1000, 1002, 1003, 1004, 1005, 1006, 1015, 1016)),  # the mouse, the focus
         b"\x1b[?2004l\x1b[?2031l\x1b[?1l\x1b>",  # bracketed paste, reports of colours, keys of applications
         b"\x1b[<u\x1b[>4m",  # keys as kitty's protocol and xterm's modifyOtherKeys report them
-        # Leaving the other screen goes to where the cursor was saved, even if it was never entered: save it before.
-        b"\x1b7\x1b[r\x1b[?6l\x1b8\x1b7\x1b[?1049l\x1b8",
+        b"\x1b7\x1b[r\x1b[?6l\x1b8",  # the whole screen scrolls
+        # Leaving the other screen goes to where the cursor stood at its entry, however long ago: enter it before, which
+        # is nothing where it has been entered.
+        b"\x1b[?1049h\x1b[?1049l",
         b"\x1b[?7h\x1b[?25h\x1b[0 q\x1b(B\x0f\x1b[m",  # wrapping, the cursor and its shape, characters, colours
     )
 )

@@ -160,13 +160,23 @@ def is_usable(side: Side, modes: dict[str, str]) -> None:
 def test_killed_agent(side: Side) -> None:
     """When an editor is killed on its screen, the shell has its own again, without mouse, and can be used."""
     modes, settings = side.modes(), side.settings()
+    side.type("clear\n")
+    wait_until(side.is_clear)
     side.type(EDITOR)
     side.expect("some text")
     wait_until(lambda: (side.modes()["alternate_on"], side.modes()["mouse_any_flag"]) == ("1", "1"))
     os.kill(recorded_run(side.work)["pid"], signal.SIGKILL)
     side.expect("Killed")
+    wait_until(side.is_at_prompt)
+    command, killed, prompt, *rest = side.screen()
+    assert (command, "Killed" in killed, prompt, set(rest)) == (f"{PROMPT} {EDITOR.strip()}", True, PROMPT, {""})
     is_usable(side, modes)
     assert side.settings() == settings
+    side.type("clear\ngo sh -c 'echo one; echo two; kill -9 $$'\n")
+    side.expect("Killed")
+    wait_until(side.is_at_prompt)
+    _, *said, killed, prompt = filter(None, side.screen())
+    assert (said, "Killed" in killed, prompt) == (["one", "two"], True, PROMPT)
 
 
 @needs("vim")
