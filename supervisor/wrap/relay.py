@@ -7,12 +7,10 @@ the like are made into signals by the agent's.
 
 from __future__ import annotations
 
-import fcntl
 import mmap
 import os
 import select
 import signal
-import struct
 import termios
 import time
 
@@ -23,7 +21,7 @@ from supervisor.wrap.capture import Copy
 from supervisor.wrap.channel import TERMINAL_PIECE, Channel, Waiter, own_description, wanted_of
 from supervisor.wrap.pending import LOOK_EVERY, PendingSignals
 from supervisor.wrap.signals import send, stop_like
-from supervisor.wrap.terminal import Terminal
+from supervisor.wrap.terminal import Size, Terminal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -53,6 +51,7 @@ class Relay:
 
     def __init__(self, warn: Callable[[str], None]) -> None:
         self.leaders: tuple[int, ...] = ()
+        self.heard: dict[int, float] = {}
         self._warn = warn
         self._copy = Copy(warn)
         self._outer = Terminal(0, 1)
@@ -61,7 +60,8 @@ class Relay:
         self._flags = memoryview(mmap.mmap(-1, modes.SIZE))
         """Shared with the shim, which undoes them where we cannot."""
         self._modes = modes.Modes(self._flags)
-        self._size = self._reports = b""
+        self._size = Size(self._outer, self._mark_size)
+        self._reports = b""
         self._agent = self._shim = 0
         self._report, self._control = -1, -1
         self._status: int | None = None
@@ -69,6 +69,11 @@ class Relay:
         self._pidfd = -1
         self._waiter = Waiter()
         self._signals: PendingSignals | None = None
+
+    @property
+    def last_output(self) -> float:
+        """When the agent last showed something, on the monotonic clock; 0 if it has not."""
+        return self._copy.taken_at
 
     def fork(self) -> int:
         """Fork the shim, and by it the agent; the child's streams are the terminal of its own."""
@@ -82,7 +87,7 @@ class Relay:
     def _fork(self) -> int:
         if self._was_ours:
             termios.tcsetattr(self._slave, termios.TCSANOW, self._outer.settings)
-        self._resize()
+        self._size.follow(self._master)
         self._report, report = os.pipe()
         control, self._control = os.pipe()
         self._opened |= {self._report, report, control, self._control}
@@ -107,7 +112,7 @@ class Relay:
             raise
         os.set_blocking(self._master, False)
         self._output = Channel(self._master, self._own(1, os.O_WRONLY), self._seen, piece=TERMINAL_PIECE)
-        self._input = Channel(self._own(0, os.O_RDONLY), self._master, piece=TERMINAL_PIECE)
+        self._input = Channel(self._own(0, os.O_RDONLY), self._master, self._typed, piece=TERMINAL_PIECE)
         try:
             self._pidfd = os.pidfd_open(self._agent)
             self._opened.add(self._pidfd)
@@ -124,7 +129,7 @@ class Relay:
     def open(self, directory: str, token: str) -> None:
         """Make the log."""
         self._copy.open(directory, token, OUTPUT)
-        self._mark_size()
+        self._size.tell()
 
     def wait_for(self, _agent: int, /, *, after: float, attend: Callable[[], float | None]) -> int:
         """Pass on until the agent has ended, its signals too, and stop along with it."""
@@ -227,6 +232,13 @@ class Relay:
         self._copy.take(data)
         self._modes.follow(data)
 
+    def _typed(self, data: bytes) -> None:
+        """Note the keys of which the agent's terminal makes signals."""
+        *_, flags, _, _, keys = termios.tcgetattr(self._master)
+        for number, key in ((signal.SIGINT, termios.VINTR), (signal.SIGQUIT, termios.VQUIT)):
+            if flags & termios.ISIG and keys[key] in data:
+                self.heard[number] = time.monotonic()
+
     def _hear_shim(self) -> None:
         told = os.read(self._report, 4096)
         if not told:
@@ -246,8 +258,9 @@ class Relay:
         number, by_kernel = received.number, received.code > 0
         if number == signal.SIGCHLD or received.sender == os.getpid():
             return  # what our own writes cause bears our own pid
+        self.heard[number] = time.monotonic()
         if number == signal.SIGWINCH:
-            if not self._resize() and not by_kernel:
+            if not self._size.follow(self._master) and not by_kernel:
                 send(self._agent, number)
         elif by_kernel and number in (signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP, signal.SIGHUP):
             self._send_to_group(number)  # as our terminal has done with our group
@@ -289,25 +302,10 @@ class Relay:
 
     def _take_terminal(self) -> None:
         self._outer.take()
-        self._resize()
+        self._size.follow(self._master)
 
-    def _resize(self) -> bool:
-        """Give the agent's terminal the size of the person's; tell whether that has changed it, and so its group."""
-        size = self._outer.size()
-        if size == self._size or not any(size):
-            return False
-        self._size = size
-        try:
-            fcntl.ioctl(self._master, termios.TIOCSWINSZ, size)
-        except OSError:
-            return False
-        self._mark_size()
-        return True
-
-    def _mark_size(self) -> None:
-        lines, columns, _, _ = struct.unpack("HHHH", self._size or bytes(8))
-        if lines and columns:
-            self._copy.take(size_mark(lines, columns))
+    def _mark_size(self, lines: int, columns: int) -> None:
+        self._copy.take(size_mark(lines, columns))
 
     def _lose_terminal(self) -> None:
         """Hang up on the agent: the person's terminal has gone, if it is not only another's for now."""

@@ -51,6 +51,7 @@ class Tee:
     leaders = ()
 
     def __init__(self, warn: Callable[[str], None]) -> None:
+        self.heard: dict[int, float] = {}
         self._screen = Screen()
         self._status = 0
         streams = redirected()
@@ -64,6 +65,11 @@ class Tee:
         self._channels: list[Channel] = []
         self._waiter = Waiter()
         self._signals: PendingSignals | None = None
+
+    @property
+    def last_output(self) -> float:
+        """When the agent last wrote something to a pipe, on the monotonic clock; 0 if it has not."""
+        return max(copy.taken_at for copy in self._copies.values())
 
     def fork(self) -> int:
         """Fork; the child's streams are our pipes."""
@@ -96,7 +102,12 @@ class Tee:
         """Wait for the agent, passing on what it writes."""
         self._signals = PendingSignals()
         self._status = wait_for(
-            agent, after=after, attend=attend, next_signal=self._next_signal, before_stop=self._pass_on_the_rest
+            agent,
+            after=after,
+            attend=attend,
+            heard=self.heard,
+            next_signal=self._next_signal,
+            before_stop=self._pass_on_the_rest,
         )
         return self._status
 

@@ -83,7 +83,10 @@ def test_edit(file: Path) -> None:
     assert edited.returncode == 1
     text = file.read_text()
     assert "# sweep_every = 30.0" in text
-    assert edited.stdout == f"{file}:{text.count(chr(10)) + 1}: there is no table oh; there are: daemon, retention\n"
+    assert (
+        edited.stdout
+        == f"{file}:{text.count(chr(10)) + 1}: there is no table oh; there are: daemon, retention, wrap, agents\n"
+    )
     file.write_text(text.removesuffix("[oh]"))
     again = run_ours("config", "edit", env={**os.environ, "VISUAL": "true"})
     assert (again.returncode, again.stderr) == (0, f"{file} is fine\n")

@@ -239,7 +239,7 @@ def refuse(pid, number):
 signals.Inherited()
 os.kill = refuse
 print(flush=True)
-status = signals.wait_for(agent, after=0, attend=lambda: None)
+status = signals.wait_for(agent, after=0, attend=lambda: None, heard={})
 os._exit(os.WEXITSTATUS(status))
 """
 

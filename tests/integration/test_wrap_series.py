@@ -23,7 +23,8 @@ from supervisor.wrap.capture import capture_for
 
 class Direct:
     fork = staticmethod(os.fork)
-    wait_for = staticmethod(signals.wait_for)
+    def wait_for(self, agent, **keywords):
+        return signals.wait_for(agent, heard={}, **keywords)
     open = drain = close = staticmethod(lambda *_: None)
 
 def warn(line):
