@@ -77,8 +77,16 @@ def inherited() -> dict[str, object]:
         "environment": {name.decode("latin-1"): value.decode("latin-1") for name, value in environment.items()},
         "arguments": [argument.decode("latin-1") for argument in arguments],
         "descriptors": [number for number in range(64) if is_open(number)],
-        "foreground": os.tcgetpgrp(0) if is_open(0) and os.isatty(0) else None,
+        "foreground": foreground(),
     }
+
+
+def foreground() -> int | None:
+    """Return the group in the foreground of stdin, None where that is not our terminal."""
+    try:
+        return os.tcgetpgrp(0)
+    except OSError:
+        return None
 
 
 def is_open(descriptor: int) -> bool:
