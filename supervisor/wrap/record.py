@@ -12,6 +12,7 @@ import time
 
 from supervisor.errors import StoreBusy, StoreError
 from supervisor.store import connection as connections, recording
+from supervisor.wrap.apart import do_apart
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ class Record:
         """
         self._try_to_begin(FIRST_WAIT)
         if self._begun and self._created:
-            self._announce()
+            self._announce_apart()
 
     def attend(self) -> float | None:
         """Do what is left to do while the agent runs; return the seconds to the next time, None when all is done.
@@ -80,7 +81,7 @@ class Record:
             self._pending = False
             self._say(StoreBusy(f"{connections.store_file(self._run.directory)} stays locked by another process"))
         if self._begun:
-            self._announce()
+            self._announce_apart()
         try:
             import resource  # noqa: F401, PLC0415  for `supervisor.wrap.signals.end_as`
 
@@ -233,13 +234,19 @@ class Record:
             return None
         return status.st_dev, status.st_ino
 
+    def _announce_apart(self) -> None:
+        """Make the store known, without keeping what that loads: 3 MiB, for as long as the agent runs."""
+        if not self._announced:
+            do_apart(self._announce)
+            self._announced = True
+
     def _announce(self) -> None:
         """Make the store known to the daemon."""
         if self._announced:
             return
         self._announced = True
         try:
-            from supervisor import registry  # noqa: PLC0415  the agent runs by now: here imports may cost something
+            from supervisor import registry  # noqa: PLC0415  the row is written by now: here imports may cost something
 
             registry.add(self._run.directory, registry.Origin.CREATED if self._created else registry.Origin.FOUND)
         except Exception as error:  # noqa: BLE001  as everywhere here
