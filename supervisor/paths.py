@@ -7,6 +7,7 @@ two places for one lock would be two daemons.
 from __future__ import annotations
 
 import os
+import sys
 
 APP = "agent-yes-supervise"
 
@@ -17,7 +18,10 @@ def state_dir() -> str:
     Raises:
         OSError: the folder cannot be made.
     """
-    from platformdirs import user_state_dir  # noqa: PLC0415  10 ms that a wrapped agent need not wait for
+    plain = _plain_state_dir()
+    if plain is not None:
+        return _private_folder(plain)
+    from platformdirs import user_state_dir  # noqa: PLC0415  10 ms, which the caller of a wrapped agent would wait for
 
     return _private_folder(user_state_dir(APP, appauthor=False))
 
@@ -62,6 +66,19 @@ def config_file() -> str:
 def last_prune() -> str:
     """Return the file whose time is that of the daemon's last pruning."""
     return os.path.join(state_dir(), "pruned")
+
+
+def _plain_state_dir() -> str | None:
+    """Return the user-level state folder where it takes no more than the environment to know it, None elsewhere.
+
+    A test holds this to what platformdirs says.
+    """
+    if sys.platform != "linux" or hasattr(sys, "getandroidapilevel") or "ANDROID_DATA" in os.environ:
+        return None
+    state = os.environ.get("XDG_STATE_HOME", "")
+    if not state and os.path.isabs(os.environ.get("HOME", "")):
+        state = os.path.expanduser("~/.local/state")
+    return os.path.join(state, APP) if os.path.isabs(state) else None
 
 
 def _private_folder(path: str) -> str:

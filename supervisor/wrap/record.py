@@ -18,7 +18,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from supervisor.models import Circumstances, Ending
+    from supervisor.outcome import Circumstances, Ending
     from supervisor.process.surroundings import OomKills, Surroundings
 
 FIRST_WAIT = 0.25
@@ -85,7 +85,7 @@ class Record:
         try:
             import resource  # noqa: F401, PLC0415  for `supervisor.wrap.signals.end_as`
 
-            import supervisor.ending  # noqa: PLC0415  with dataclasses: 10 ms that the agent need not wait for
+            import supervisor.ending  # noqa: PLC0415  the agent need not wait for it
             import supervisor.process.tree  # noqa: PLC0415  for `supervisor.wrap.signals`
             import supervisor.wrap.leftovers  # noqa: F401, PLC0415  for `supervisor.wrap.launch`
 
@@ -160,9 +160,7 @@ class Record:
         return explained(_ending(wait_status, ended_at, refused), self._circumstances(wait_status))
 
     def _circumstances(self, wait_status: int) -> Circumstances:
-        from dataclasses import replace  # noqa: PLC0415  see `attend`
-
-        from supervisor.models import Circumstances  # noqa: PLC0415  the same
+        from supervisor.outcome import Circumstances  # noqa: PLC0415  see `attend`
         from supervisor.process.surroundings import circumstances_of  # noqa: PLC0415  the same
 
         if self._before is None or self._oom_kills is None:
@@ -170,7 +168,7 @@ class Record:
         found = circumstances_of(self._before, self._oom_kills, killed=os.WIFSIGNALED(wait_status))
         if found.oom is not None and time.monotonic() - self._began_trying > SURE_FOR:
             # Nothing wakes the wrapper while it waits, so the count may have risen long before this end.
-            return replace(found, oom={**found.oom, "certain": False})
+            return found.replaced(oom={**found.oom, "certain": False})
         return found
 
     def _try_to_begin(self, timeout: float) -> None:
@@ -270,7 +268,7 @@ class Record:
 
 def _ending(wait_status: int, ended_at: float, refused: int | None) -> Ending:
     from supervisor import ending  # noqa: PLC0415  see `Record.attend`
-    from supervisor.models import Rank  # noqa: PLC0415  the same
+    from supervisor.outcome import Rank  # noqa: PLC0415  the same
 
     if refused is not None:
         import errno  # noqa: PLC0415  rarely needed
