@@ -2,32 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import platform
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 from kit import COMMAND, Processes, run_ours, wait_until
-from wrapping import Terminal, agent, children
+from wrapping import Terminal, agent, calls_are_known, children, sleeps
 
 from supervisor import paths
 
 RUNS = agent("touch", "up", "await", "go", "exit", 0)
-WAITS = {"x86_64": ("128", "7", "271"), "aarch64": ("137", "73")}.get(platform.machine(), ())
-"""The numbers of rt_sigtimedwait(2), poll(2) and ppoll(2), each of which takes a time limit as its third argument."""
-
-FOREVER = {0, 0xFFFFFFFF, 0xFFFFFFFFFFFFFFFF}
-"""No time limit: a null pointer, or -1."""
-
-can_tell = pytest.mark.skipif(not WAITS or not os.path.exists("/proc/self/syscall"), reason="no such calls are known")
-
-
-def sleeps(pid: int) -> bool:
-    """Tell whether a process waits for signals or descriptors without a time limit (proc(5), /proc/PID/syscall)."""
-    words = Path(f"/proc/{pid}/syscall").read_text().split()
-    return words[0] in WAITS and int(words[3], 16) in FOREVER
 
 
 def test_what_it_holds(project: Path, processes: Processes) -> None:
@@ -44,7 +29,7 @@ def test_what_it_holds(project: Path, processes: Processes) -> None:
     assert wrapper.wait(20) == 0
 
 
-@can_tell
+@calls_are_known
 @pytest.mark.parametrize("options", [(), ("--log",)])
 def test_nothing_wakes_it(project: Path, processes: Processes, options: tuple[str, ...]) -> None:
     """While nothing happens nothing wakes the wrapper, with or without a log."""
@@ -55,7 +40,7 @@ def test_nothing_wakes_it(project: Path, processes: Processes, options: tuple[st
     assert wrapper.wait(20) == 0
 
 
-@can_tell
+@calls_are_known
 def test_nothing_wakes_relay_and_shim(project: Path, processes: Processes) -> None:
     """The same on a terminal: neither the relay nor the shim looks at anything by itself."""
     with Terminal(processes, *COMMAND, "wrap", "--log", *RUNS) as terminal:
