@@ -5,13 +5,11 @@ from __future__ import annotations
 import os
 import signal
 
-from supervisor.outcome import Cause, Circumstances, Ending, Rank, RunStatus
+from supervisor.nouns import Cause, Circumstances, Ending, Rank, Request, RunStatus
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    from supervisor.models import Request
 
 _STOPPING = frozenset({signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGPIPE})
 """Signals by which persons and terminals end a program; an end by one of them is no crash."""

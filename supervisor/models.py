@@ -3,18 +3,19 @@
 Times are Unix seconds; they carry a fraction where the store knows one and are whole numbers where it does not.
 """
 
-# ruff: noqa: PLC0414  what an outcome is made of is found here, too
+# ruff: noqa: PLC0414  the nouns that wrap can afford are found here, too
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from supervisor.outcome import (
+from supervisor.nouns import (
     Cause as Cause,
     Circumstances as Circumstances,
     Ending as Ending,
     Rank as Rank,
+    Request as Request,
     RunStatus as RunStatus,
 )
 
@@ -99,17 +100,12 @@ class Stamp:
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
-    """That somebody asked a run to end: who, by which order (``stop``, ``kill``, …), when (Unix seconds)."""
-
-    by: str
-    order: str
-    at: float
-
-
-@dataclass(frozen=True, slots=True)
 class RunProcess:
-    """What the supervision tables know of a run's process. ``owner_pid`` is None where the agent is its own owner."""
+    """What the supervision tables know of a run's process.
+
+    ``owner_pid`` is None where the agent is its own owner. ``args_added`` are arguments that we gave the agent beside
+    its own; ``resumed_from`` is the id of the run that began the series which this one goes on with.
+    """
 
     token: str | None
     cli: str | None
@@ -119,6 +115,8 @@ class RunProcess:
     owner_pid: int | None
     owner_start_ticks: int | None
     request: Request | None = None
+    args_added: tuple[str, ...] = ()
+    resumed_from: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,12 +18,12 @@ def state_dir() -> str:
     Raises:
         OSError: the folder cannot be made.
     """
-    plain = _plain_state_dir()
-    if plain is not None:
-        return _private_folder(plain)
-    from platformdirs import user_state_dir  # noqa: PLC0415  10 ms, which the caller of a wrapped agent would wait for
+    folder = _plain("XDG_STATE_HOME", "~/.local/state")
+    if folder is None:
+        from platformdirs import user_state_dir  # noqa: PLC0415  see _plain
 
-    return _private_folder(user_state_dir(APP, appauthor=False))
+        folder = user_state_dir(APP, appauthor=False)
+    return _private_folder(folder)
 
 
 def registry_dir() -> str:
@@ -58,9 +58,12 @@ def daemon_presence() -> str:
 
 def config_file() -> str:
     """Return where the person's settings lie; neither the file nor its folder need be there."""
-    from platformdirs import user_config_dir  # noqa: PLC0415  see state_dir
+    folder = _plain("XDG_CONFIG_HOME", "~/.config")
+    if folder is None:
+        from platformdirs import user_config_dir  # noqa: PLC0415  see _plain
 
-    return os.path.join(user_config_dir(APP, appauthor=False), "config.toml")
+        folder = user_config_dir(APP, appauthor=False)
+    return os.path.join(folder, "config.toml")
 
 
 def last_prune() -> str:
@@ -68,17 +71,21 @@ def last_prune() -> str:
     return os.path.join(state_dir(), "pruned")
 
 
-def _plain_state_dir() -> str | None:
-    """Return the user-level state folder where it takes no more than the environment to know it, None elsewhere.
+def _plain(variable: str, usual: str) -> str | None:
+    """Return our folder in one of the platform's where the environment alone tells it, None where platformdirs has to.
 
-    A test holds this to what platformdirs says.
+    Importing that takes 10 ms, which a wrapped agent or its caller would wait for; a test holds this to what it says.
+
+    Args:
+        variable: names the platform's folder, if it is set (XDG Base Directory Specification).
+        usual: where it is else.
     """
     if sys.platform != "linux" or hasattr(sys, "getandroidapilevel") or "ANDROID_DATA" in os.environ:
         return None
-    state = os.environ.get("XDG_STATE_HOME", "")
-    if not state and os.path.isabs(os.environ.get("HOME", "")):
-        state = os.path.expanduser("~/.local/state")
-    return os.path.join(state, APP) if os.path.isabs(state) else None
+    folder = os.environ.get(variable, "")
+    if not folder and os.path.isabs(os.environ.get("HOME", "")):
+        folder = os.path.expanduser(usual)
+    return os.path.join(folder, APP) if os.path.isabs(folder) else None
 
 
 def _private_folder(path: str) -> str:

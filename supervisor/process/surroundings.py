@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 
-from supervisor.outcome import Circumstances
+from supervisor.nouns import Circumstances
 from supervisor.value import Value
 
 TYPE_CHECKING = False

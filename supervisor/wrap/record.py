@@ -18,7 +18,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from supervisor.outcome import Circumstances, Ending
+    from supervisor.nouns import Circumstances, Ending, Request
     from supervisor.process.surroundings import OomKills, Surroundings
 
 FIRST_WAIT = 0.25
@@ -59,6 +59,7 @@ class Record:
         self._unkept: Exception | None = None
         self._before: Surroundings | None = None
         self._oom_kills: OomKills | None = None
+        self._request: Request | None = None
 
     def begin(self) -> None:
         """Record the beginning, waiting for the store at most `FIRST_WAIT`.
@@ -94,15 +95,38 @@ class Record:
             self._say(error)
         return RETRY_EVERY if self._pending else None
 
-    def finish(self, wait_status: int, *, ended_at: float, refused: int | None) -> None:
+    def ask(self, by: str, order: str) -> None:
+        """Record that the agent is about to be asked to end, so that its ending says who has done so.
+
+        Args:
+            by: who asks.
+            order: what for, as `supervisor.ending` knows it.
+        """
+        from supervisor.nouns import Request  # noqa: PLC0415  see `attend`
+
+        self._request = Request(by, order, time.time())
+        if self._connection is None or not self._begun:
+            return  # the ending will say it
+        try:
+            from supervisor.store.addenda import keep_request  # noqa: PLC0415  rarely needed
+
+            self._connection.execute(f"PRAGMA busy_timeout = {LATER_WAIT * 1000:.0f}")
+            keep_request(self._connection, self._run.token, self._request)
+        except sqlite3.Error:
+            return  # the same
+
+    def finish(self, wait_status: int, *, ended_at: float, refused: int | None) -> Ending | None:
         """Record the ending, and with it the beginning if that could not be recorded.
 
         Args:
             wait_status: the agent's, as waitpid(2) gives it.
             ended_at: when that was, in Unix seconds.
             refused: the errno with which it could not be started, None where it was.
+
+        Returns:
+            The ending as far as it is known, also where it could not be recorded.
         """
-        ending = None
+        ending: Ending | None = None
         try:
             ending = self._ending(wait_status, ended_at, refused)
             if self._connection is not None and self._file != self._file_now():
@@ -112,7 +136,7 @@ class Record:
                 self._open(LAST_WAIT)
             assert self._connection is not None  # noqa: S101  _open has set it, or raised
             self._connection.execute(f"PRAGMA busy_timeout = {LAST_WAIT * 1000:.0f}")
-            recording.finish_run(self._connection, self._run, ending)
+            _, ending = recording.finish_run(self._connection, self._run, ending)
             self._take_back()
             self._announce()
             self._close()
@@ -122,19 +146,20 @@ class Record:
             else:
                 self._keep(ending)
             self._say(error)
-            return
+            return ending
         try:  # noqa: SIM105  contextlib costs 1 ms before the agent's start
             connections.sync(self._run.directory)
         except OSError:
             pass  # it is recorded; only a power cut could still take it back
+        return ending
 
     @property
     def start_ticks(self) -> int | None:
         """When the agent started, in clock ticks since boot, None where that is not known."""
         return self._run.stamp["start_ticks"]
 
-    def add(self, evidence: Mapping[str, object]) -> None:
-        """Add to the recorded ending what has become known since."""
+    def add(self, evidence: Mapping[str, object], what: str) -> None:
+        """Add to the recorded ending what has become known since; ``what`` that is, in words, for a line of trouble."""
         try:
             from supervisor.store.addenda import add_evidence  # noqa: PLC0415  rarely needed
 
@@ -142,7 +167,7 @@ class Record:
             add_evidence(self._connection, self._run.token, evidence)
             self._close()
         except Exception as error:  # noqa: BLE001  as everywhere here
-            self._warn(f"what it has left behind is not recorded: {type(error).__name__}: {error}")
+            self._warn(f"{what} is not recorded: {type(error).__name__}: {error}")
 
     def _look_around(self) -> None:
         """Sample what may explain the end: the wrapper shares its agent's terminal, session and memory limits."""
@@ -155,12 +180,13 @@ class Record:
             self._oom_kills.follow(self._before.memory)
 
     def _ending(self, wait_status: int, ended_at: float, refused: int | None) -> Ending:
-        from supervisor.ending import explained  # noqa: PLC0415  see `attend`
+        from supervisor.ending import after_request, explained  # noqa: PLC0415  see `attend`
 
-        return explained(_ending(wait_status, ended_at, refused), self._circumstances(wait_status))
+        ending = explained(plain_ending(wait_status, ended_at, refused), self._circumstances(wait_status))
+        return after_request(ending, self._request)
 
     def _circumstances(self, wait_status: int) -> Circumstances:
-        from supervisor.outcome import Circumstances  # noqa: PLC0415  see `attend`
+        from supervisor.nouns import Circumstances  # noqa: PLC0415  see `attend`
         from supervisor.process.surroundings import circumstances_of  # noqa: PLC0415  the same
 
         if self._before is None or self._oom_kills is None:
@@ -266,9 +292,10 @@ class Record:
             self._warn(f"{what} is not recorded: {reason}")
 
 
-def _ending(wait_status: int, ended_at: float, refused: int | None) -> Ending:
+def plain_ending(wait_status: int, ended_at: float, refused: int | None) -> Ending:
+    """Return the ending that an agent's owner reads off its wait(2) status; see `Record.finish`."""
     from supervisor import ending  # noqa: PLC0415  see `Record.attend`
-    from supervisor.outcome import Rank  # noqa: PLC0415  the same
+    from supervisor.nouns import Rank  # noqa: PLC0415  the same
 
     if refused is not None:
         import errno  # noqa: PLC0415  rarely needed

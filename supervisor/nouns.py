@@ -1,4 +1,4 @@
-"""How a run can end, as data: the part of the nouns that `wrap` loads, and so without dataclasses.
+"""The nouns that `wrap` loads, those of a run's end, and so without dataclasses; `models` has them all.
 
 Times are Unix seconds.
 """
@@ -47,6 +47,14 @@ class Rank(IntEnum):
     INFERENCE = 1
     KERNEL = 2
     OWNER = 3
+
+
+class Request(Value):
+    """That somebody asked a run to end: who, by which order (``stop``, ``kill``, …), when (Unix seconds)."""
+
+    by: str
+    order: str
+    at: float
 
 
 class Circumstances(Value):
