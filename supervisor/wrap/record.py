@@ -88,6 +88,7 @@ class Record:
 
             import supervisor.ending  # noqa: PLC0415  the agent need not wait for it
             import supervisor.process.tree  # noqa: PLC0415  for `supervisor.wrap.signals`
+            import supervisor.store.values  # noqa: PLC0415  for `supervisor.store.recording`
             import supervisor.wrap.leftovers  # noqa: F401, PLC0415  for `supervisor.wrap.launch`
 
             self._look_around()
