@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import platform
@@ -16,11 +17,12 @@ import subprocess
 import sys
 import termios
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from kit import Processes
+from kit import COMMAND, Processes
 
 from supervisor.process import leftovers, procfs
 
@@ -51,6 +53,25 @@ def agent(*steps: object) -> list[str]:
     return [sys.executable, "-S", "-E", str(AGENT), *(str(step) for step in steps)]
 
 
+def fake_claude(folder: Path, *tries: Sequence[str], keeps: str = "start") -> Path:
+    """Make a program ``claude`` that does other steps at each start, the last ones ever after; return it.
+
+    It keeps its conversation as the step ``converse`` of the fake agent says, and the arguments of each start, a line
+    of JSON each, in the file ``starts`` beside it.
+    """
+    starts, command = folder / "starts", [sys.executable, "-S", "-E", str(AGENT), "converse", keeps]
+    program = folder / "claude"
+    program.write_text(
+        f"#!{sys.executable} -SE\nimport json, os, sys\nargs = json.dumps(sys.argv[1:])\n"
+        f"with open({str(starts)!r}, 'a+') as file:\n    print(args, file=file)\n    file.seek(0)\n"
+        f"    number = len(file.readlines())\ntries = {list(map(list, tries))!r}\n"
+        f"steps = tries[min(number, len(tries)) - 1]\n"
+        f"os.execv({sys.executable!r}, [*{command!r}, args, *steps])\n"
+    )
+    program.chmod(0o700)
+    return program
+
+
 def recorded_runs(project: Path) -> list[dict[str, Any]]:
     """Return all that a store says of its runs, oldest first."""
     connection = sqlite3.connect(project / STORE)
@@ -75,7 +96,8 @@ def end_runs(project: Path) -> None:
         left = leftovers.look(leftovers.Run(str(run["token"]), (), None))
         for one in left:
             if one.descriptor is not None:
-                signal.pidfd_send_signal(one.descriptor, signal.SIGKILL)
+                with contextlib.suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(one.descriptor, signal.SIGKILL)
         leftovers.close(left)
 
 
@@ -123,6 +145,53 @@ def logs_of(project: Path) -> dict[str, bytes]:
     assert all(path.name.startswith(f"{token}.") for path in files)
     found = {path.name.partition(".")[2]: path.read_bytes() for path in files}
     return {stream: re.sub(rb"\x1b\]7749;\d+;\d+\x07", b"", text) for stream, text in found.items()}
+
+
+WAYS = {"plain": (), "pipes": ("--log",), "terminal": ("--log",)}
+"""How an agent can be run: without a log, or with one, where its output goes through pipes or a terminal of its own."""
+
+
+class Wrapped:
+    """An agent under wrap, in one of `WAYS`.
+
+    Args:
+        processes: what ends it.
+        way: which.
+        command: the agent's.
+        options: those of `subprocess.Popen`; a program on a terminal leads its session anyway.
+    """
+
+    def __init__(self, processes: Processes, way: str, *command: str, **options: Any) -> None:
+        words = (*COMMAND, "wrap", *WAYS[way], *command)
+        self._terminal: Terminal | None = None
+        if way == "terminal":
+            self._terminal = Terminal(processes, *words)
+            self.program = self._terminal.program
+        else:
+            self.program = processes.start(*words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **options)
+
+    def __enter__(self) -> Wrapped:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._terminal is not None:
+            self._terminal.hang_up()
+
+    def line(self) -> str:
+        """Return the next line that the agent writes."""
+        if self._terminal is not None:
+            return self._terminal.expect("\r\n")
+        assert self.program.stdout is not None
+        return self.program.stdout.readline().rstrip("\n")
+
+    def end(self) -> tuple[str, int]:
+        """Return what else the agent writes, and how wrap ends."""
+        if self._terminal is not None:
+            rest = self._terminal.rest().decode()
+        else:
+            assert self.program.stdout is not None
+            rest = self.program.stdout.read()
+        return rest.replace("\r\n", "\n"), self.program.wait(20)
 
 
 class Terminal:

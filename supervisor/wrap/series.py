@@ -11,7 +11,9 @@ import signal
 import time
 
 from supervisor.nouns import Cause, RunStatus
+from supervisor.process.token import VARIABLE
 from supervisor.wrap.record import plain_ending
+from supervisor.wrap.sessions import session_of
 from supervisor.wrap.settings import load_settings
 from supervisor.wrap.signals import end_as, stop_like, take
 
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from supervisor.nouns import Ending
     from supervisor.wrap.launch import Outcome
     from supervisor.wrap.options import Request
+    from supervisor.wrap.sessions import Session
 
 ON_CRASH, ON_FAILURE = "on-crash", "on-failure"
 
@@ -113,7 +116,7 @@ def run_series(
     run: Callable[..., Outcome],
     command: list[str],
     request: Request,
-    environment: Mapping[str, str],  # noqa: ARG001
+    environment: Mapping[str, str],
     say: Callable[[str], None],
 ) -> NoReturn:
     """Run an agent, again and again as it was asked for, and end as its last try does.
@@ -126,9 +129,12 @@ def run_series(
         say: takes a line for the person.
     """
     series = Series(os.path.basename(command[0]), request, load_settings(say), say)
-    outcome = first = run(command)
+    given = dict(environment)
+    session = None if request.fresh else _session_of(command, given)
+    args, added = (command[1:], []) if session is None else session.first()
+    outcome = first = run([command[0], *args], added)
     while True:
-        ending = outcome.ending or plain_ending(outcome.status, time.time(), None)
+        ending = outcome.ending or plain_ending(outcome.status, time.time(), outcome.refused)
         told = was_told(outcome.heard, outcome.ended_at)
         delay = series.delay_after(ending, lasted=outcome.ended_at - outcome.began_at, told=told)
         if delay is None:
@@ -140,8 +146,11 @@ def run_series(
             if outcome.record is not None:
                 outcome.record.add({"called_off": True}, "that it is not started again")
             end_as(number)
+        if session is not None:
+            given[VARIABLE] = outcome.token
+            args, added = session.again(outcome.agent)
         try:
-            outcome = run(command, (), first.token)
+            outcome = run([command[0], *args], added, first.token)
         except OSError as error:
             say(f"it is not started again: no process or descriptor is to be had ({error.strerror})")
             end_as(outcome.status)
@@ -201,6 +210,13 @@ class Series:
                 stop_like(number)
         _reap()
         _forget_typed()
+        return None
+
+
+def _session_of(command: list[str], environment: Mapping[str, str]) -> Session | None:
+    try:
+        return session_of(command[0], command[1:], cwd=os.getcwd(), environment=environment, started_at=time.time())
+    except OSError:  # the current directory has been deleted
         return None
 
 

@@ -58,6 +58,7 @@ def wait_for(
     attend: Callable[[], float | None],
     heard: dict[int, float],
     next_signal: Callable[[float | None], Received | None] | None = None,
+    before_stop: Callable[[], object] = lambda: None,
 ) -> int:
     """Wait for the agent to end, passing on signals and stopping along with it; return its wait(2) status.
 
@@ -69,10 +70,11 @@ def wait_for(
         heard: is told when each signal came to us last, on the monotonic clock.
         next_signal: waits for the next signal, None if there is none for so many seconds; for those who do more
             than wait meanwhile.
+        before_stop: does what is to be done before we stop along.
     """
     next_signal = next_signal or _next_signal
     due: float | None = time.monotonic() + after
-    while (status := _ended(agent)) is None:
+    while (status := _ended(agent, before_stop)) is None:
         received = next_signal(None if due is None else max(0.0, due - time.monotonic()))
         if received is None:
             pause = attend()
@@ -113,12 +115,13 @@ class Received:
         self.sender = sender
 
 
-def _ended(agent: int) -> int | None:
+def _ended(agent: int, before_stop: Callable[[], object]) -> int | None:
     """Reap the agent if it has ended; stop with it if it has stopped."""
     status = _change(agent)
     while status is not None and (os.WIFSTOPPED(status) or os.WIFCONTINUED(status)):
         woken = False
         if os.WIFSTOPPED(status):
+            before_stop()
             woken = stop_like(os.WSTOPSIG(status))
         else:
             take(signal.SIGCONT)  # sent to the group, it would reach the agent a second time
@@ -142,10 +145,11 @@ def stop_like(number: int) -> bool:
         return True
     if number == signal.SIGSTOP:
         number = signal.SIGTSTP
-    signal.signal(number, signal.SIG_DFL)
+    before = signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})
     signal.pthread_sigmask(signal.SIG_BLOCK, {number})
+    signal.signal(number, before)  # what we were started with, for the agents to come
     return take(signal.SIGCONT)
 
 

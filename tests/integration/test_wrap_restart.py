@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from kit import COMMAND, Processes, rows, run_ours, wait_until
 from nursery import linux
-from wrapping import Terminal, agent, recorded_run, recorded_runs
+from wrapping import Terminal, agent, fake_claude, recorded_run, recorded_runs
 
 pytestmark = linux
 
@@ -226,3 +226,23 @@ def test_default_is_set_once(project: Path) -> None:
         run_ours("wrap", "--default", "--restart", "on-crash", *falling(f"{other}; {CRASH}", "exit 0")).returncode == 0
     )
     assert {cmd for (cmd,) in rows(project, "SELECT cmd FROM projects")} == {"true"}
+
+
+def test_goes_on_with_its_conversation(project: Path) -> None:
+    """Each try of an agent that we know goes on with the one conversation; what was typed is recorded as typed."""
+    claude = fake_claude(project, ["reply", "send", "KILL", "self"], ["reply", "bye"])
+    ended = run_ours("wrap", "--restart", "on-crash", str(claude), "-p", "fix")
+    assert (ended.returncode, ended.stdout.splitlines()[:2]) == (0, ["hist=1", "hist=2"])
+    runs = recorded_runs(project)
+    assert [json.loads(run["args"]) for run in runs] == [["-p", "fix"]] * 2
+    first, second = (json.loads(added) for (added,) in rows(project, "SELECT args_added FROM run_process"))
+    assert (first[0], second) == ("--session-id", ["--resume", first[1]])
+    assert f"claude --resume {first[1]}" in run_ours("why", "1").stdout
+
+
+def test_fresh(project: Path) -> None:
+    """With --fresh nothing is added, and each try begins a conversation of its own."""
+    claude = fake_claude(project, ["reply", "send", "KILL", "self"], ["reply", "exit", "0"])
+    ended = run_ours("wrap", "--fresh", "--restart", "on-crash", str(claude), "-p", "fix")
+    assert (ended.returncode, ended.stdout) == (0, "hist=1\nhist=1\n")
+    assert rows(project, "SELECT args_added FROM run_process") == [(None,)] * 2
