@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import platform
 import pty
 import re
 import select
@@ -20,12 +21,24 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 from kit import COMMAND, Processes
 
 from supervisor.process import leftovers, procfs
 
 AGENT = Path(__file__).parent / "agents" / "fake_agent.py"
 STORE = Path(".agent-yes") / "store.sqlite"
+
+_WAITS = {"x86_64": ("128", "7", "271"), "aarch64": ("137", "73")}.get(platform.machine(), ())
+"""The numbers of rt_sigtimedwait(2), poll(2) and ppoll(2), each of which takes a time limit as its third argument."""
+
+_WRITE = {"x86_64": "1", "aarch64": "64"}.get(platform.machine(), "")
+_FOREVER = {0, 0xFFFFFFFF, 0xFFFFFFFFFFFFFFFF}
+"""No time limit: a null pointer, or -1."""
+
+calls_are_known = pytest.mark.skipif(
+    not _WAITS or not os.path.exists("/proc/self/syscall"), reason="no such calls are known"
+)
 
 _RUNS = """
 SELECT runs.*, dir, cmd, prompt, token, cli, cwd, owner_pid, cause, rank, term_signal, core_dumped, settled_by
@@ -107,6 +120,17 @@ def ignored_signals() -> set[int]:
 def is_stopped(pid: int) -> bool:
     """Tell whether a signal holds a process."""
     return procfs.read_stat(pid).is_stopped
+
+
+def sleeps(pid: int) -> bool:
+    """Tell whether a process waits for signals or descriptors without a time limit (proc(5), /proc/PID/syscall)."""
+    words = Path(f"/proc/{pid}/syscall").read_text().split()
+    return words[0] in _WAITS and int(words[3], 16) in _FOREVER
+
+
+def is_held_up(pid: int) -> bool:
+    """Tell whether a process waits in a write to its stdout (the same file: the call's number, its first argument)."""
+    return Path(f"/proc/{pid}/syscall").read_text().split()[:2] == [_WRITE, "0x1"]
 
 
 def children(pid: int) -> list[int]:

@@ -28,7 +28,7 @@ class AnotherFormat(Exception):
 def encode(run: NewRun, ending: Ending | None) -> bytes:
     """Return a file's content; any text survives, UTF-8 or not."""
     kept = {name: getattr(run, name) for name in NewRun.__slots__}
-    ended = None if ending is None else {name: getattr(ending, name) for name in ending.__slots__}
+    ended = None if ending is None else dict(vars(ending))
     if ended is not None:
         ended["evidence"] = dict(ended["evidence"])
     return json.dumps({"format": FORMAT, "run": kept, "ending": ended}).encode()

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from types import TracebackType
 
-    from supervisor.models import Ending
+    from supervisor.nouns import Ending
     from supervisor.process.stamp import StampColumns
 
 
@@ -275,7 +275,7 @@ def _project_of(connection: sqlite3.Connection, run: NewRun, late: int | None) -
 
 
 KERNEL = 2
-"""The rank of the kernel's word, as `supervisor.models.Rank` has it, which brings dataclasses."""
+"""The rank of the kernel's word, as `supervisor.nouns.Rank` has it."""
 
 
 def heeding_request(connection: sqlite3.Connection, run_id: int, ending: Ending) -> Ending:
@@ -285,8 +285,8 @@ def heeding_request(connection: sqlite3.Connection, run_id: int, ending: Ending)
     ).fetchone()
     if asked is None:
         return ending
-    from supervisor.ending import after_request  # noqa: PLC0415  brings dataclasses, as the ending did
-    from supervisor.store.rows import request_from  # noqa: PLC0415  the same
+    from supervisor.ending import after_request  # noqa: PLC0415  loaded with the ending
+    from supervisor.store.values import request_from  # noqa: PLC0415  by then, the agent has been started
 
     return after_request(ending, request_from(*asked))
 

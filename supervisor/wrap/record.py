@@ -12,12 +12,13 @@ import time
 
 from supervisor.errors import StoreBusy, StoreError
 from supervisor.store import connection as connections, recording
+from supervisor.wrap.apart import do_apart
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from supervisor.models import Circumstances, Ending, Request
+    from supervisor.nouns import Circumstances, Ending, Request
     from supervisor.process.surroundings import OomKills, Surroundings
 
 FIRST_WAIT = 0.25
@@ -67,7 +68,7 @@ class Record:
         """
         self._try_to_begin(FIRST_WAIT)
         if self._begun and self._created:
-            self._announce()
+            self._announce_apart()
 
     def attend(self) -> float | None:
         """Do what is left to do while the agent runs; return the seconds to the next time, None when all is done.
@@ -81,12 +82,13 @@ class Record:
             self._pending = False
             self._say(StoreBusy(f"{connections.store_file(self._run.directory)} stays locked by another process"))
         if self._begun:
-            self._announce()
+            self._announce_apart()
         try:
             import resource  # noqa: F401, PLC0415  for `supervisor.wrap.signals.end_as`
 
-            import supervisor.ending  # noqa: PLC0415  with dataclasses: 10 ms that the agent need not wait for
+            import supervisor.ending  # noqa: PLC0415  the agent need not wait for it
             import supervisor.process.tree  # noqa: PLC0415  for `supervisor.wrap.signals`
+            import supervisor.store.values  # noqa: PLC0415  for `supervisor.store.recording`
             import supervisor.wrap.leftovers  # noqa: F401, PLC0415  for `supervisor.wrap.launch`
 
             self._look_around()
@@ -101,7 +103,7 @@ class Record:
             by: who asks.
             order: what for, as `supervisor.ending` knows it.
         """
-        from supervisor.models import Request  # noqa: PLC0415  see `attend`
+        from supervisor.nouns import Request  # noqa: PLC0415  see `attend`
 
         self._request = Request(by, order, time.time())
         if self._connection is None or not self._begun:
@@ -185,9 +187,7 @@ class Record:
         return after_request(ending, self._request)
 
     def _circumstances(self, wait_status: int) -> Circumstances:
-        from dataclasses import replace  # noqa: PLC0415  see `attend`
-
-        from supervisor.models import Circumstances  # noqa: PLC0415  the same
+        from supervisor.nouns import Circumstances  # noqa: PLC0415  see `attend`
         from supervisor.process.surroundings import circumstances_of  # noqa: PLC0415  the same
 
         if self._before is None or self._oom_kills is None:
@@ -195,7 +195,7 @@ class Record:
         found = circumstances_of(self._before, self._oom_kills, killed=os.WIFSIGNALED(wait_status))
         if found.oom is not None and time.monotonic() - self._began_trying > SURE_FOR:
             # Nothing wakes the wrapper while it waits, so the count may have risen long before this end.
-            return replace(found, oom={**found.oom, "certain": False})
+            return found.replaced(oom={**found.oom, "certain": False})
         return found
 
     def _try_to_begin(self, timeout: float) -> None:
@@ -259,13 +259,19 @@ class Record:
             return None
         return status.st_dev, status.st_ino
 
+    def _announce_apart(self) -> None:
+        """Make the store known, without keeping what that loads: 3 MiB, for as long as the agent runs."""
+        if not self._announced:
+            do_apart(self._announce)
+            self._announced = True
+
     def _announce(self) -> None:
         """Make the store known to the daemon."""
         if self._announced:
             return
         self._announced = True
         try:
-            from supervisor import registry  # noqa: PLC0415  the agent runs by now: here imports may cost something
+            from supervisor import registry  # noqa: PLC0415  the row is written by now: here imports may cost something
 
             registry.add(self._run.directory, registry.Origin.CREATED if self._created else registry.Origin.FOUND)
         except Exception as error:  # noqa: BLE001  as everywhere here
@@ -290,7 +296,7 @@ class Record:
 def plain_ending(wait_status: int, ended_at: float, refused: int | None) -> Ending:
     """Return the ending that an agent's owner reads off its wait(2) status; see `Record.finish`."""
     from supervisor import ending  # noqa: PLC0415  see `Record.attend`
-    from supervisor.models import Rank  # noqa: PLC0415  the same
+    from supervisor.nouns import Rank  # noqa: PLC0415  the same
 
     if refused is not None:
         import errno  # noqa: PLC0415  rarely needed

@@ -10,7 +10,7 @@ import random
 import signal
 import time
 
-from supervisor.models import Cause, RunStatus
+from supervisor.nouns import Cause, RunStatus
 from supervisor.process.token import VARIABLE
 from supervisor.wrap.record import plain_ending
 from supervisor.wrap.sessions import session_of
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from supervisor.config import WrapConfig
-    from supervisor.models import Ending
+    from supervisor.nouns import Ending
     from supervisor.wrap.launch import Outcome
     from supervisor.wrap.options import Request
     from supervisor.wrap.sessions import Session

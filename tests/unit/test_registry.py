@@ -9,6 +9,7 @@ import stat
 import time
 from pathlib import Path
 
+import platformdirs
 import pytest
 from kit import Original, Processes
 from stores import place, race
@@ -318,6 +319,21 @@ def test_paths(home: Path) -> None:
         "registry": 0o700,
         "logs": 0o700,
     }
+
+
+@pytest.mark.parametrize("home", ["/h", "/h/", "/", "", "h", "~", None])
+@pytest.mark.parametrize("given", ["/s", "/s/", "/s/../t", "", "  ", "s", "~/s", None])
+def test_paths_are_where_the_platform_wants_them(
+    monkeypatch: pytest.MonkeyPatch, home: str | None, given: str | None
+) -> None:
+    """The folders for state and settings are those that platformdirs names, whatever the environment says."""
+    for name, value in (("HOME", home), ("XDG_STATE_HOME", given), ("XDG_CONFIG_HOME", given)):
+        monkeypatch.delenv(name, raising=False) if value is None else monkeypatch.setenv(name, value)
+    made: list[str] = []
+    monkeypatch.setattr(os, "makedirs", lambda path, **_: made.append(path))
+    folder = paths.state_dir()
+    assert [folder] == made == [platformdirs.user_state_dir(paths.APP, appauthor=False)]
+    assert paths.config_file() == os.path.join(platformdirs.user_config_dir(paths.APP, appauthor=False), "config.toml")
 
 
 @pytest.mark.parametrize("path", [paths.state_dir, paths.registry_dir, paths.log_dir, paths.daemon_lock])
