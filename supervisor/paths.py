@@ -7,6 +7,7 @@ two places for one lock would be two daemons.
 from __future__ import annotations
 
 import os
+import sys
 
 APP = "agent-yes-supervise"
 
@@ -17,14 +18,17 @@ def state_dir() -> str:
     Raises:
         OSError: the folder cannot be made.
     """
-    from platformdirs import user_state_dir  # noqa: PLC0415  10 ms that a wrapped agent need not wait for
-
-    return _private_folder(user_state_dir(APP, appauthor=False))
+    return _private_folder(_plain_state_dir() or _platforms_state_dir())
 
 
 def registry_dir() -> str:
     """Return the folder that holds one file per known store."""
     return _private_folder(os.path.join(state_dir(), "registry"))
+
+
+def registry_file(directory: str) -> str:
+    """Return the registry's file for the store of a project, given by its real path."""
+    return os.path.join(registry_dir(), f"{_sha256(os.fsencode(directory))[:32]}.json")
 
 
 def spool_dir() -> str:
@@ -62,6 +66,35 @@ def config_file() -> str:
 def last_prune() -> str:
     """Return the file whose time is that of the daemon's last pruning."""
     return os.path.join(state_dir(), "pruned")
+
+
+def _plain_state_dir() -> str | None:
+    """Return what platformdirs would, where that is plain: it takes 10 ms to load, for which an agent would wait."""
+    if sys.platform != "linux":
+        return None
+    home, base = os.environ.get("HOME", ""), os.environ.get("XDG_STATE_HOME", "")
+    if base.startswith("/"):
+        return os.path.join(base, APP)
+    return os.path.join(home, ".local", "state", APP) if home.startswith("/") and not base else None
+
+
+def _platforms_state_dir() -> str:
+    from platformdirs import user_state_dir  # noqa: PLC0415  see `_plain_state_dir`
+
+    return user_state_dir(APP, appauthor=False)
+
+
+def _sha256(text: bytes) -> str:
+    """Return a digest; hashlib loads OpenSSL's, which takes milliseconds."""
+    try:
+        from _sha2 import sha256  # type: ignore[import-not-found]  # noqa: PLC0415  as Python's own random does
+    except ImportError:
+        try:
+            from _sha256 import sha256  # type: ignore[import-not-found]  # noqa: PLC0415  Python 3.11
+        except ImportError:
+            from hashlib import sha256  # noqa: PLC0415  a Python without modules of its own for this
+    digest: str = sha256(text).hexdigest()
+    return digest
 
 
 def _private_folder(path: str) -> str:

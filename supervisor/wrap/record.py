@@ -60,13 +60,8 @@ class Record:
         self._oom_kills: OomKills | None = None
 
     def begin(self) -> None:
-        """Record the beginning, waiting for the store at most `FIRST_WAIT`.
-
-        A store that this has made is made known at once: were we killed now, the daemon would not learn of the row.
-        """
+        """Record the beginning, waiting for the store at most `FIRST_WAIT`."""
         self._try_to_begin(FIRST_WAIT)
-        if self._begun and self._created:
-            self._announce()
 
     def attend(self) -> float | None:
         """Do what is left to do while the agent runs; return the seconds to the next time, None when all is done.
@@ -178,6 +173,7 @@ class Record:
             if self._connection is None:
                 self._open(timeout)
             assert self._connection is not None  # noqa: S101  _open has set it, or raised
+            self._make_known()
             left = max(1, int((deadline - time.monotonic()) * 1000))
             self._connection.execute(f"PRAGMA busy_timeout = {left}")
             recording.begin_run(self._connection, self._run)
@@ -232,6 +228,15 @@ class Record:
         except OSError:
             return None
         return status.st_dev, status.st_ino
+
+    def _make_known(self) -> None:
+        """Make the store known before the row is there: were we killed then, nobody would look after that."""
+        if self._announced:
+            return
+        from supervisor.known import is_known  # noqa: PLC0415  loads faster than `registry`, which is rarely needed
+
+        if self._created or self._file is None or not is_known(self._run.directory, self._file[1]):
+            self._announce()
 
     def _announce(self) -> None:
         """Make the store known to the daemon."""

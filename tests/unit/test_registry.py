@@ -6,11 +6,13 @@ import json
 import os
 import shutil
 import stat
+import sys
 import time
 from pathlib import Path
 
 import pytest
 from kit import Original, Processes
+from platformdirs import user_state_dir
 from stores import place, race
 
 from supervisor import paths, registry
@@ -318,6 +320,28 @@ def test_paths(home: Path) -> None:
         "registry": 0o700,
         "logs": 0o700,
     }
+
+
+@pytest.mark.parametrize("home", [None, "", "/a home", "/a/", "relative", "~"])
+@pytest.mark.parametrize("state", [None, "", " ", "/a state", "/a/../b/", "relative", "~/x", "$HOME/x"])
+def test_platforms_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, home: str | None, state: str | None) -> None:
+    """Our folder for state is the platform's, whether or not it takes platformdirs to know."""
+    for name, value in (("HOME", home), ("XDG_STATE_HOME", state)):
+        if value is None:
+            monkeypatch.delenv(name)
+        else:
+            monkeypatch.setenv(name, value)
+    made: list[str] = []
+    monkeypatch.setattr(os, "makedirs", lambda path, **_: made.append(path))
+    assert os.path.normpath(paths.state_dir()) == os.path.normpath(user_state_dir(paths.APP, appauthor=False))
+
+
+def test_digests_are_alike(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
+    """A registry's file has the same name whichever module of Python has made the digest."""
+    found = paths.registry_file("/a/project")
+    for missing in ("_sha2", "_sha256"):
+        monkeypatch.setitem(sys.modules, missing, None)
+    assert paths.registry_file("/a/project") == found
 
 
 @pytest.mark.parametrize("path", [paths.state_dir, paths.registry_dir, paths.log_dir, paths.daemon_lock])
