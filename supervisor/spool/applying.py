@@ -12,11 +12,12 @@ import sqlite3
 from dataclasses import dataclass, field
 
 from supervisor import registry
-from supervisor.errors import StoreError, StoreRefused, SuperviseError
+from supervisor.errors import StoreBusy, StoreError, StoreRefused, SuperviseError
 from supervisor.models import Ending
 from supervisor.spool import files
 from supervisor.spool.content import AnotherFormat, decode
 from supervisor.store import recording, schema as schemas
+from supervisor.store.addenda import add_evidence
 from supervisor.store.connection import open_for_writing, store_file, translate
 from supervisor.store.recording import NewRun
 
@@ -75,7 +76,7 @@ def _read(name: str, applied: Applied) -> _Kept | None:
     """Return what a file holds; None, with the reason in ``applied``, for what can or must not be brought anywhere."""
     try:
         run, ending = decode(files.read(name))
-        if name != run.token + (files.BEGUN if ending is None else files.ENDED):
+        if name.removeprefix(run.token) not in ((files.BEGUN,) if ending is None else (files.ENDED, files.ADDED)):
             raise ValueError("it is not named as it should be")
     except FileNotFoundError:
         return None
@@ -104,20 +105,40 @@ def _apply_to(directory: str, left: list[_Kept], timeout: float, applied: Applie
     """Bring files into one store, as far as it goes; those that are done leave the list."""
     if os.path.realpath(directory) != directory:
         raise StoreRefused(f"{directory} leads elsewhere now", "put the directory back in its place")
-    created = not os.path.lexists(store_file(directory))
+    inode = _inode(directory)
     connection, schema = open_for_writing(directory, timeout=timeout, durable=True)
     try:
         if schema.version > schemas.NEWEST:  # its tokens are in tables that we do not know
             raise StoreError(f"{store_file(directory)} was made by a newer version", "let that version record it")
-        registry.announce(directory, created)
+        registry.announce(directory, inode is None)
+        inode = inode or _inode(directory)
         while left:
             kept = left[0]
-            recording.adopt_run(connection, kept.run, kept.ending)
-            files.remove(kept.name)
-            applied.files += 1
+            try:
+                _write(connection, kept)
+            except (ValueError, OverflowError, RecursionError) as error:  # it must not hide the others
+                _put_aside(kept.name, error, applied)
+            else:
+                if _inode(directory) != inode:
+                    raise StoreBusy(f"{store_file(directory)} is being replaced", "it is tried again")
+                files.remove(kept.name)
+                applied.files += 1
             del left[0]
     finally:
         connection.close()
+
+
+def _write(connection: sqlite3.Connection, kept: _Kept) -> None:
+    recording.adopt_run(connection, kept.run, kept.ending)
+    if kept.ending is not None and kept.name.endswith(files.ADDED):
+        add_evidence(connection, kept.run.token, kept.ending.evidence)
+
+
+def _inode(directory: str) -> int | None:
+    try:
+        return os.lstat(store_file(directory)).st_ino
+    except FileNotFoundError:
+        return None
 
 
 def _still_waiting(directory: str, left: list[_Kept], error: Exception) -> SuperviseError:

@@ -1,4 +1,4 @@
-"""The spool's folder: one file for a run's beginning, one for its end, named by the run's token.
+"""The spool's folder: a file each for a run's beginning, its end, and what became known after that, named by its token.
 
 A file is written once, durably and whole (a draft, fsync, rename), and never changed: who has brought it into its store
 may remove it, whatever others write meanwhile. Nothing is read that is not this user's own plain file.
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 ASIDE = "aside"
 """The folder, within the spool's, of what makes no sense."""
 
-BEGUN, ENDED = "-begun.json", "-ended.json"
-"""How names end: both kinds hold the whole run, the second its ending too."""
+BEGUN, ENDED, ADDED = "-begun.json", "-ended.json", "-added.json"
+"""How names end: all kinds hold the whole run, the others its ending too, the last with more evidence than before."""
 
 LARGEST = 64 << 20
 """Bytes of a file that are read at most: more than any command line can be."""
@@ -36,15 +36,20 @@ class Unusable(Exception):
     """A file of the spool that must not, or cannot, be read."""
 
 
-def keep(run: NewRun, ending: Ending | None = None) -> str:
+def keep(run: NewRun, ending: Ending | None = None, *, added: bool = False) -> str:
     """Keep a run, with its ending if it has one; return the folder. On return it outlives a power cut.
+
+    Args:
+        run: the run.
+        ending: its ending.
+        added: whether the ending has been recorded or kept already, with less evidence.
 
     Raises:
         OSError: it cannot be kept.
     """
-    spool = _Folder()
+    spool, kind = _Folder(), BEGUN if ending is None else ADDED if added else ENDED
     try:
-        spool.write(run.token + (BEGUN if ending is None else ENDED), encode(run, ending))
+        spool.write(run.token + kind, encode(run, ending))
     finally:
         spool.close()
     return spool.path

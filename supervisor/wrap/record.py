@@ -24,7 +24,7 @@ FIRST_WAIT = 0.25
 """Seconds that an agent's start may wait for a locked store."""
 
 LATER_WAIT = 0.05
-LAST_WAIT = 5.0
+LAST_WAIT = 1.0
 """Seconds that the caller of an agent that has ended may wait for a locked store."""
 
 RETRY_EVERY = 0.25
@@ -56,6 +56,8 @@ class Record:
         self._promised = False
         self._kept: str | None = None
         self._unkept: Exception | None = None
+        self._ended: Ending | None = None
+        self._is_recorded = False
         self._before: Surroundings | None = None
         self._oom_kills: OomKills | None = None
 
@@ -96,25 +98,21 @@ class Record:
             ended_at: when that was, in Unix seconds.
             refused: the errno with which it could not be started, None where it was.
         """
-        ending = None
         try:
-            ending = self._ending(wait_status, ended_at, refused)
-            if self._connection is not None and self._file != self._file_now():
-                self._close()  # the store we began in is gone: the run goes whole into the one that stands there now
-                self._announced = self._created = False
-            if self._connection is None:
-                self._open(LAST_WAIT)
-            assert self._connection is not None  # noqa: S101  _open has set it, or raised
-            self._connection.execute(f"PRAGMA busy_timeout = {LAST_WAIT * 1000:.0f}")
-            recording.finish_run(self._connection, self._run, ending)
+            self._ended = self._ending(wait_status, ended_at, refused)
+            written_to = None
+            while written_to is None or written_to != self._file_now():  # else it has gone into a file that is gone
+                self._write(self._ended)
+                written_to = self._file
+            self._is_recorded = True
             self._take_back()
             self._announce()
             self._close()
         except Exception as error:  # noqa: BLE001  no trouble of ours may change how the agent's end is seen
-            if ending is None:
+            if self._ended is None:
                 self._kept = None
             else:
-                self._keep(ending)
+                self._keep(self._ended)
             self._say(error)
             return
         try:  # noqa: SIM105  contextlib costs 1 ms before the agent's start
@@ -128,15 +126,31 @@ class Record:
         return self._run.stamp["start_ticks"]
 
     def add(self, evidence: Mapping[str, object]) -> None:
-        """Add to the recorded ending what has become known since."""
+        """Add to the ending what has become known since, where it is recorded; else keep it beside the ending."""
         try:
-            from supervisor.store.addenda import add_evidence  # noqa: PLC0415  rarely needed
+            from dataclasses import replace  # noqa: PLC0415  rarely needed
 
-            self._connection, _ = connections.open_for_writing(self._run.directory, create=False, timeout=FIRST_WAIT)
-            add_evidence(self._connection, self._run.token, evidence)
-            self._close()
+            from supervisor.spool import files  # noqa: PLC0415  the same
+
+            if self._ended is not None and not self._is_added(evidence):
+                more = replace(self._ended, evidence={**self._ended.evidence, **evidence})
+                kept = files.keep(self._run, more, added=True)
+                if self._is_recorded:  # else that line has been said of the whole ending
+                    self._warn(f"what it has left behind is not recorded yet; it is kept in {kept} until it can be")
         except Exception as error:  # noqa: BLE001  as everywhere here
             self._warn(f"what it has left behind is not recorded: {type(error).__name__}: {error}")
+
+    def _is_added(self, evidence: Mapping[str, object]) -> bool:
+        """Add to the ending in the store; tell whether that is done, or the run has been deleted since."""
+        from supervisor.store.addenda import add_evidence  # noqa: PLC0415  rarely needed
+
+        try:
+            self._connection, _ = connections.open_for_writing(self._run.directory, create=False, timeout=FIRST_WAIT)
+            return add_evidence(self._connection, self._run.token, evidence) or self._is_recorded
+        except (StoreError, sqlite3.Error):
+            return False
+        finally:
+            self._close()
 
     def _look_around(self) -> None:
         """Sample what may explain the end: the wrapper shares its agent's terminal, session and memory limits."""
@@ -187,6 +201,17 @@ class Record:
             self._begun, self._pending = True, False
             self._take_back()
 
+    def _write(self, ending: Ending) -> None:
+        """Write the ending into the store that stands there now, with the whole run where it does not know that."""
+        if self._connection is not None and self._file != self._file_now():
+            self._close()  # the store we began in is gone
+            self._announced = self._created = False
+        if self._connection is None:
+            self._open(LAST_WAIT)
+        assert self._connection is not None  # noqa: S101  _open has set it, or raised
+        self._connection.execute(f"PRAGMA busy_timeout = {LAST_WAIT * 1000:.0f}")
+        recording.finish_run(self._connection, self._run, ending)
+
     def _keep(self, ending: Ending | None = None) -> None:
         """Keep in the spool what the store does not take."""
         try:
@@ -212,10 +237,11 @@ class Record:
             pass
 
     def _open(self, timeout: float) -> None:
+        before = self._file_now()
         if not os.path.lexists(connections.store_file(self._run.directory)):
             self._created = True
         self._connection, _ = connections.open_for_writing(self._run.directory, timeout=timeout)
-        self._file = self._file_now()
+        self._file = before or self._file_now()
 
     def _close(self) -> None:
         if self._connection is not None:

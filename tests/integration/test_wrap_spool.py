@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -17,7 +18,7 @@ import pytest
 from daemons import Daemon
 from kit import Original, Processes, rows, run_ours, wait_until
 from stores import race
-from wrapping import STORE, agent, children, recorded_run, recorded_runs
+from wrapping import STORE, agent, children, end_runs, recorded_run, recorded_runs
 
 from supervisor import registry
 from supervisor.models import Rank
@@ -41,6 +42,37 @@ DIE = """
 die = lambda *_, **__: os.kill(os.getpid(), 9)
 after = lambda call: lambda *a, **k: (call(*a, **k), die())
 """.strip()
+
+
+ENDS_IN_BETWEEN = """
+import time
+from supervisor.wrap import launch
+
+def look(*args, look=launch._look_behind, **options):
+    open("ended", "w").close()
+    while not os.path.exists("go on"):
+        time.sleep(0.01)
+    look(*args, **options)
+
+launch._look_behind = look
+"""
+"""Waits between an end and the look at what is left behind."""
+
+REPLACES = """
+import shutil
+from supervisor.store import recording
+from supervisor.store.connection import open_for_writing
+
+def finish(*args, finish=recording.finish_run):
+    finish(*args)
+    if not os.path.exists("old"):
+        os.mkdir("old")
+        os.rename(".agent-yes", "old/.agent-yes")
+        replace()
+
+recording.finish_run = finish
+replace = lambda: """
+"""Replaces the store when the ending has been written into it; what is to stand there then follows."""
 
 
 def impatient(*words: str, but: str = "") -> list[str]:
@@ -130,6 +162,39 @@ def test_locked_at_the_end(project: Path, processes: Processes) -> None:
     same = ("id", "pid", "token", "started_at")
     assert {key: after[key] for key in same} == {key: before[key] for key in same}
     assert (after["status"], after["exit_code"], after["rank"]) == ("failed", 3, Rank.OWNER)
+
+
+@pytest.mark.parametrize("applied", ["before", "after"], ids=lambda when: f"brought {when} that is known")
+def test_left_behind(project: Path, lock: sqlite3.Connection, processes: Processes, applied: str) -> None:
+    """What an agent has left behind belongs to its end, when that is only kept, too."""
+    after = "" if applied == "after" else ENDS_IN_BETWEEN
+    command = impatient("sh", "-c", "sleep 60 2>/dev/null & exit 3", but=after)
+    wrapper = processes.start(*command, stderr=subprocess.PIPE)
+    if applied == "before":
+        wait_until((project / "ended").exists)
+        lock.execute("COMMIT")
+        assert apply_spooled().files == 1
+        (project / "go on").touch()
+    said = wrapper.communicate(timeout=20)[1]
+    assert (wrapper.returncode, said.count("\n"), "process left: " in said) == (3, 2, True)
+    if applied == "after":
+        assert sorted(kept()) == [files.ADDED, files.ENDED]
+        lock.execute("COMMIT")
+        assert apply_spooled().files == 2
+    ((evidence,),) = rows(project, "SELECT evidence FROM run_ending")
+    assert [one["name"] for one in json.loads(evidence)["left"]] == ["sleep"]
+    assert (recorded_run(project)["exit_code"], kept()) == (3, [])
+    end_runs(project)
+
+
+@pytest.mark.parametrize("by", ["another", "nobody"])
+def test_replaced_while_it_is_written(project: Path, by: str) -> None:
+    """An end that is just written when its store is replaced, or deleted, goes into the one that stands there then."""
+    but = REPLACES + ("open_for_writing(os.getcwd())[0].close()" if by == "another" else "None")
+    ended = subprocess.run(impatient("sh", "-c", "exit 3", but=but), check=False, capture_output=True, timeout=20)
+    assert (ended.returncode, ended.stderr) == (3, b"")
+    assert (recorded_run(project)["exit_code"], kept()) == (3, [])
+    assert recorded_run(project / "old")["token"] == recorded_run(project)["token"]
 
 
 def test_store_is_back_at_the_end(project: Path, processes: Processes) -> None:

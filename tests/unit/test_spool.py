@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -18,6 +19,7 @@ from supervisor.daemon.spooled import SpoolWatch
 from supervisor.models import Cause, Rank, RunStatus
 from supervisor.spool import content, files
 from supervisor.spool.applying import apply_spooled
+from supervisor.store import recording
 from supervisor.store.connection import open_for_writing
 from supervisor.store.recording import NewRun
 
@@ -152,6 +154,9 @@ BAD: dict[str, Callable[[Path], object]] = {
     "another run's": lambda path: path.write_bytes(path.read_bytes().replace(TOKEN.encode(), OTHER.encode())),
     "the beginning's name": lambda path: path.rename(path.with_name(TOKEN + files.BEGUN)),
     "no name of ours": lambda path: path.rename(path.with_name("README")),
+    "text that no store takes": lambda path: path.write_bytes(
+        path.read_bytes().replace(b'"host": "here"', b'"host": "\\ud800"')
+    ),
     "too large": lambda path: os.truncate(path, files.LARGEST + 1),
 }
 
@@ -256,6 +261,53 @@ def test_any_order_once(spool: Spool, order: tuple[bool, bool]) -> None:
         assert apply_spooled().troubles == []
     status = "crashed" if any(order) else "running"
     assert rows(spool.project, "SELECT status FROM runs") == [(status,)]
+
+
+@pytest.mark.parametrize("order", ["ended added", "added ended", "added", "ended added added ended", "begun added"])
+def test_evidence_that_came_later(spool: Spool, order: str) -> None:
+    """What became known of an end after it was kept is part of it in the store, whichever comes first."""
+    run, end = new_run(spool.project, TOKEN), ending(Rank.OWNER, settled_by="wrap", evidence={"source": "waitpid"})
+    more = dataclasses.replace(end, evidence={"source": "waitpid", "left": [{"pid": 1}]})
+    for kind in order.split():
+        if kind == "added":
+            files.keep(run, more, added=True)
+        else:
+            files.keep(run, None if kind == "begun" else end)
+        assert apply_spooled().troubles == []
+    ((evidence,),) = rows(spool.project, "SELECT evidence FROM run_ending")
+    assert json.loads(evidence) == more.evidence
+    assert (spool.tokens(), files.waiting()) == ([TOKEN], [])
+
+
+def test_store_replaced_meanwhile(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What has gone into a file that another stands in place of by then is brought there, too."""
+    adopt, folder = recording.adopt_run, spool.project / ".agent-yes"
+
+    def adopt_and_replace(*args: Any) -> int:
+        made = adopt(*args)
+        if not folder.with_name("old").exists():
+            folder.rename(folder.with_name("old"))
+            open_for_writing(str(spool.project))[0].close()
+        return made
+
+    monkeypatch.setattr(recording, "adopt_run", adopt_and_replace)
+    spool.keep()
+    (trouble,) = apply_spooled().troubles
+    assert ("is being replaced" in str(trouble), spool.tokens()) == (True, [])
+    assert (apply_spooled().troubles, spool.tokens(), files.waiting()) == ([], [TOKEN], [])
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_run_that_the_original_has_deleted(spool: Spool, ended: bool) -> None:
+    """A run that is deleted without what we know of it, as under Bun, is brought whole, as if it were not known."""
+    spool.keep(ended=False)
+    apply_spooled()
+    execute(spool.project, "PRAGMA foreign_keys = OFF", "DELETE FROM runs")
+    spool.keep(ended=ended)
+    assert apply_spooled().troubles == []
+    found = rows(spool.project, "SELECT status, token FROM runs JOIN run_process ON run_id = id")
+    assert found == [("crashed" if ended else "running", TOKEN)]
+    assert rows(spool.project, "SELECT count(*) FROM run_process") == [(1,)]
 
 
 def test_owners_word_stays(spool: Spool) -> None:
