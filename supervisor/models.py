@@ -134,7 +134,11 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class RunProcess:
-    """What the supervision tables know of a run's process. ``owner_pid`` is None where the agent is its own owner."""
+    """What the supervision tables know of a run's process.
+
+    ``owner_pid`` is None where the agent is its own owner. ``args_added`` are arguments that we gave the agent beside
+    its own; ``resumed_from`` is the id of the run that began the series which this one goes on with.
+    """
 
     token: str | None
     cli: str | None
@@ -144,6 +148,8 @@ class RunProcess:
     owner_pid: int | None
     owner_start_ticks: int | None
     request: Request | None = None
+    args_added: tuple[str, ...] = ()
+    resumed_from: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

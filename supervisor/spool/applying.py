@@ -42,6 +42,7 @@ class _Kept:
     name: str
     run: NewRun
     ending: Ending | None
+    adds: bool
 
 
 def apply_spooled(*, timeout: float = LOCK_WAIT) -> Applied:
@@ -76,7 +77,8 @@ def _read(name: str, applied: Applied) -> _Kept | None:
     """Return what a file holds; None, with the reason in ``applied``, for what can or must not be brought anywhere."""
     try:
         run, ending = decode(files.read(name))
-        if name.removeprefix(run.token) not in ((files.BEGUN,) if ending is None else (files.ENDED, files.ADDED)):
+        adds = ending is not None and name.startswith(run.token + files.ADDED)
+        if not adds and name != run.token + (files.BEGUN if ending is None else files.ENDED):
             raise ValueError("it is not named as it should be")
     except FileNotFoundError:
         return None
@@ -87,7 +89,7 @@ def _read(name: str, applied: Applied) -> _Kept | None:
     except (files.Unusable, ValueError, IsADirectoryError) as error:
         _put_aside(name, error, applied)
     else:
-        return _Kept(name, run, ending)
+        return _Kept(name, run, ending, adds)
     return None
 
 
@@ -130,7 +132,7 @@ def _apply_to(directory: str, left: list[_Kept], timeout: float, applied: Applie
 
 def _write(connection: sqlite3.Connection, kept: _Kept) -> None:
     recording.adopt_run(connection, kept.run, kept.ending)
-    if kept.ending is not None and kept.name.endswith(files.ADDED):
+    if kept.ending is not None and kept.adds:
         add_evidence(connection, kept.run.token, kept.ending.evidence)
 
 

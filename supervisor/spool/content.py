@@ -134,6 +134,8 @@ _RUN: dict[str, Callable[[object], bool]] = {
     "set_default": _is_flag,
     "stamp": _is_stamp,
     "owner": _is_identity,
+    "args_added": _are_texts,
+    "resumed_from": _or_none(_is_token),
 }
 _ENDING: dict[str, Callable[[object], bool]] = {
     "status": _is_text,

@@ -22,8 +22,11 @@ if TYPE_CHECKING:
 ASIDE = "aside"
 """The folder, within the spool's, of what makes no sense."""
 
-BEGUN, ENDED, ADDED = "-begun.json", "-ended.json", "-added.json"
-"""How names end: all kinds hold the whole run, the others its ending too, the last with more evidence than before."""
+BEGUN, ENDED = "-begun.json", "-ended.json"
+"""How names end: both kinds hold the whole run, the second its ending too."""
+
+ADDED = "-added-"
+"""What stands behind the token in the names of further files: the run and its ending with more evidence than before."""
 
 LARGEST = 64 << 20
 """Bytes of a file that are read at most: more than any command line can be."""
@@ -47,9 +50,9 @@ def keep(run: NewRun, ending: Ending | None = None, *, added: bool = False) -> s
     Raises:
         OSError: it cannot be kept.
     """
-    spool, kind = _Folder(), BEGUN if ending is None else ADDED if added else ENDED
+    spool, kind = _Folder(), BEGUN if ending is None else ENDED
     try:
-        spool.write(run.token + kind, encode(run, ending))
+        spool.write(run.token + (f"{ADDED}{time.time_ns()}.json" if added else kind), encode(run, ending))
     finally:
         spool.close()
     return spool.path

@@ -11,13 +11,14 @@ PROJECT_COLUMNS = "projects.id, dir, cmd, prompt, created_at, updated_at, last_r
 RUN_COLUMNS = "runs.id, runs.pid, project_id, runs.status, runs.exit_code, runs.started_at, runs.ended_at, args"
 PROCESS_COLUMNS = (
     "token, cli, cwd, host, boot_id, pid_ns, pid_ns_ticks, time_ns, run_process.pid, start_ticks, pidfd_inode,"
-    " run_process.started_at, stamped_by, owner_pid, owner_start_ticks, asked_by, asked_for, asked_at"
+    " run_process.started_at, stamped_by, owner_pid, owner_start_ticks, asked_by, asked_for, asked_at, args_added,"
+    " resumed_from"
 )
 ENDING_COLUMNS = (
     "run_ending.status, run_ending.exit_code, cause, rank, run_ending.ended_at, detected_at, settled_by, term_signal,"
     " core_dumped, evidence"
 )
-N_RUN, N_PROCESS = 8, 18
+N_RUN, N_PROCESS = 8, 20
 
 MILLISECONDS_ABOVE = 100_000_000_000
 """A stored time above this is in milliseconds, else in seconds: the original uses both (1973 in ms, 5138 in s)."""
@@ -90,7 +91,7 @@ def run_from(row: tuple[Any, ...]) -> Run:
 def process_from(row: tuple[Any, ...]) -> RunProcess | None:
     """Make a `RunProcess` of the columns in `PROCESS_COLUMNS`; None where a left join found none, or no usable pid."""
     token, cli, cwd, host, boot_id, pid_ns, pid_ns_ticks, time_ns, pid, ticks, inode, started, *rest = row
-    by, owner, owner_ticks, asked_by, asked_for, asked_at = rest
+    by, owner, owner_ticks, asked_by, asked_for, asked_at, added, resumed_from = rest
     if type(pid) is not int:
         return None
     stamp = Stamp(
@@ -113,6 +114,8 @@ def process_from(row: tuple[Any, ...]) -> RunProcess | None:
         _kind(owner, int),
         _kind(owner_ticks, int),
         request_from(asked_by, asked_for, asked_at),
+        () if added is None else tuple(_args(added, {})),
+        _kind(resumed_from, int),
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from supervisor.models import Claim, Ending, ProjectSummary, RunDetail, RunStatus
-from supervisor.store import recording
+from supervisor.store import recording, settling
 from supervisor.store.rows import (
     ENDING_COLUMNS,
     MILLISECONDS_ABOVE,
@@ -73,7 +73,7 @@ class SupervisedStore(Store):
 
     def settle(self, endings: Sequence[tuple[Claim, Ending]]) -> list[bool]:
         """Write endings by compare-and-set, in one transaction; tell for each whether it was written."""
-        return recording.settle(self.connection, endings)
+        return settling.settle(self.connection, endings)
 
     def keep_request(self, run_id: int, order: str, *, by: str) -> None:
         """Record that somebody asks a run to end, before that is done: the ending then says who."""
@@ -95,7 +95,7 @@ class SupervisedStore(Store):
 
     def retract(self, claim: Claim) -> bool:
         """Set a run that was settled by inference alone back to running; tell whether it was still so settled."""
-        return recording.retract(self.connection, claim)
+        return settling.retract(self.connection, claim)
 
     def details(
         self,

@@ -17,7 +17,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from supervisor.models import Circumstances, Ending
+    from supervisor.models import Circumstances, Ending, Request
     from supervisor.process.surroundings import OomKills, Surroundings
 
 FIRST_WAIT = 0.25
@@ -60,6 +60,7 @@ class Record:
         self._is_recorded = False
         self._before: Surroundings | None = None
         self._oom_kills: OomKills | None = None
+        self._request: Request | None = None
 
     def begin(self) -> None:
         """Record the beginning, waiting for the store at most `FIRST_WAIT`."""
@@ -90,19 +91,42 @@ class Record:
             self._say(error)
         return RETRY_EVERY if self._pending else None
 
-    def finish(self, wait_status: int, *, ended_at: float, refused: int | None) -> None:
+    def ask(self, by: str, order: str) -> None:
+        """Record that the agent is about to be asked to end, so that its ending says who has done so.
+
+        Args:
+            by: who asks.
+            order: what for, as `supervisor.ending` knows it.
+        """
+        from supervisor.models import Request  # noqa: PLC0415  see `attend`
+
+        self._request = Request(by, order, time.time())
+        if self._connection is None or not self._begun:
+            return  # the ending will say it
+        try:
+            from supervisor.store.addenda import keep_request  # noqa: PLC0415  rarely needed
+
+            self._connection.execute(f"PRAGMA busy_timeout = {LATER_WAIT * 1000:.0f}")
+            keep_request(self._connection, self._run.token, self._request)
+        except sqlite3.Error:
+            return  # the same
+
+    def finish(self, wait_status: int, *, ended_at: float, refused: int | None) -> Ending | None:
         """Record the ending, and with it the beginning if that could not be recorded.
 
         Args:
             wait_status: the agent's, as waitpid(2) gives it.
             ended_at: when that was, in Unix seconds.
             refused: the errno with which it could not be started, None where it was.
+
+        Returns:
+            The ending as far as it is known, also where it could not be recorded.
         """
         try:
             self._ended = self._ending(wait_status, ended_at, refused)
             written_to = None
             while written_to is None or written_to != self._file_now():  # else it has gone into a file that is gone
-                self._write(self._ended)
+                self._ended = self._write(self._ended)
                 written_to = self._file
             self._is_recorded = True
             self._take_back()
@@ -114,31 +138,34 @@ class Record:
             else:
                 self._keep(self._ended)
             self._say(error)
-            return
+            return self._ended
         try:  # noqa: SIM105  contextlib costs 1 ms before the agent's start
             connections.sync(self._run.directory)
         except OSError:
             pass  # it is recorded; only a power cut could still take it back
+        return self._ended
 
     @property
     def start_ticks(self) -> int | None:
         """When the agent started, in clock ticks since boot, None where that is not known."""
         return self._run.stamp["start_ticks"]
 
-    def add(self, evidence: Mapping[str, object]) -> None:
-        """Add to the ending what has become known since, where it is recorded; else keep it beside the ending."""
+    def add(self, evidence: Mapping[str, object], what: str) -> None:
+        """Add to the ending what has become known since; ``what`` that is, in words, for a line of trouble."""
         try:
             from dataclasses import replace  # noqa: PLC0415  rarely needed
 
             from supervisor.spool import files  # noqa: PLC0415  the same
 
-            if self._ended is not None and not self._is_added(evidence):
-                more = replace(self._ended, evidence={**self._ended.evidence, **evidence})
-                kept = files.keep(self._run, more, added=True)
+            if self._ended is None:
+                return
+            self._ended = replace(self._ended, evidence={**self._ended.evidence, **evidence})
+            if not self._is_added(evidence):
+                kept = files.keep(self._run, self._ended, added=True)
                 if self._is_recorded:  # else that line has been said of the whole ending
-                    self._warn(f"what it has left behind is not recorded yet; it is kept in {kept} until it can be")
+                    self._warn(f"{what} is not recorded yet; it is kept in {kept} until it can be")
         except Exception as error:  # noqa: BLE001  as everywhere here
-            self._warn(f"what it has left behind is not recorded: {type(error).__name__}: {error}")
+            self._warn(f"{what} is not recorded: {type(error).__name__}: {error}")
 
     def _is_added(self, evidence: Mapping[str, object]) -> bool:
         """Add to the ending in the store; tell whether that is done, or the run has been deleted since."""
@@ -163,9 +190,10 @@ class Record:
             self._oom_kills.follow(self._before.memory)
 
     def _ending(self, wait_status: int, ended_at: float, refused: int | None) -> Ending:
-        from supervisor.ending import explained  # noqa: PLC0415  see `attend`
+        from supervisor.ending import after_request, explained  # noqa: PLC0415  see `attend`
 
-        return explained(_ending(wait_status, ended_at, refused), self._circumstances(wait_status))
+        ending = explained(plain_ending(wait_status, ended_at, refused), self._circumstances(wait_status))
+        return after_request(ending, self._request)
 
     def _circumstances(self, wait_status: int) -> Circumstances:
         from dataclasses import replace  # noqa: PLC0415  see `attend`
@@ -201,8 +229,11 @@ class Record:
             self._begun, self._pending = True, False
             self._take_back()
 
-    def _write(self, ending: Ending) -> None:
-        """Write the ending into the store that stands there now, with the whole run where it does not know that."""
+    def _write(self, ending: Ending) -> Ending:
+        """Write the ending into the store that stands there now, and return it as it stands there.
+
+        It takes the whole run along where that store does not know it.
+        """
         if self._connection is not None and self._file != self._file_now():
             self._close()  # the store we began in is gone
             self._announced = self._created = False
@@ -210,7 +241,8 @@ class Record:
             self._open(LAST_WAIT)
         assert self._connection is not None  # noqa: S101  _open has set it, or raised
         self._connection.execute(f"PRAGMA busy_timeout = {LAST_WAIT * 1000:.0f}")
-        recording.finish_run(self._connection, self._run, ending)
+        _, written = recording.finish_run(self._connection, self._run, ending)
+        return written
 
     def _keep(self, ending: Ending | None = None) -> None:
         """Keep in the spool what the store does not take."""
@@ -292,7 +324,8 @@ class Record:
             self._warn(f"{what} is not recorded: {reason}")
 
 
-def _ending(wait_status: int, ended_at: float, refused: int | None) -> Ending:
+def plain_ending(wait_status: int, ended_at: float, refused: int | None) -> Ending:
+    """Return the ending that an agent's owner reads off its wait(2) status; see `Record.finish`."""
     from supervisor import ending  # noqa: PLC0415  see `Record.attend`
     from supervisor.models import Rank  # noqa: PLC0415  the same
 

@@ -54,6 +54,7 @@ class Relay:
 
     def __init__(self, warn: Callable[[str], None]) -> None:
         self.leaders: tuple[int, ...] = ()
+        self.heard: dict[int, float] = {}
         self._warn = warn
         self._copy = Copy(warn)
         self._outer = Terminal(0, 1)
@@ -69,6 +70,11 @@ class Relay:
         self._pidfd: int | None = None
         self._waiter = Waiter()
         self._signals: PendingSignals | None = None
+
+    @property
+    def last_output(self) -> float:
+        """When the agent last showed something, on the monotonic clock; 0 if it has not."""
+        return self._copy.taken_at
 
     def fork(self) -> int:
         """Fork the shim, and by it the agent; the child's streams are the terminal of its own."""
@@ -87,7 +93,7 @@ class Relay:
             os.close(descriptor)
         os.set_blocking(self._master, False)
         self._output = Channel(self._master, own_description(1, os.O_WRONLY), self._seen, piece=TERMINAL_PIECE)
-        self._input = Channel(own_description(0, os.O_RDONLY), self._master, piece=TERMINAL_PIECE)
+        self._input = Channel(own_description(0, os.O_RDONLY), self._master, self._typed, piece=TERMINAL_PIECE)
         first = os.read(self._report, 16)
         if not first:
             os.waitpid(self._shim, 0)
@@ -224,6 +230,13 @@ class Relay:
         self._copy.take(data)
         self._modes.follow(data)
 
+    def _typed(self, data: bytes) -> None:
+        """Note the keys of which the agent's terminal makes signals."""
+        *_, flags, _, _, keys = termios.tcgetattr(self._master)
+        for number, key in ((signal.SIGINT, termios.VINTR), (signal.SIGQUIT, termios.VQUIT)):
+            if flags & termios.ISIG and keys[key] in data:
+                self.heard[number] = time.monotonic()
+
     def _hear_shim(self) -> None:
         told = os.read(self._report, 4096)
         if not told:
@@ -243,6 +256,7 @@ class Relay:
         number, by_kernel = received.number, received.code > 0
         if number == signal.SIGCHLD or received.sender == os.getpid():
             return  # what our own writes cause bears our own pid
+        self.heard[number] = time.monotonic()
         if number == signal.SIGWINCH:
             if not self._resize() and not by_kernel:
                 send(self._agent, number)

@@ -56,6 +56,7 @@ def wait_for(
     *,
     after: float,
     attend: Callable[[], float | None],
+    heard: dict[int, float],
     next_signal: Callable[[float | None], Received | None] | None = None,
 ) -> int:
     """Wait for the agent to end, passing on signals and stopping along with it; return its wait(2) status.
@@ -65,6 +66,7 @@ def wait_for(
         after: seconds to the first call of ``attend``.
         attend: does work meanwhile; returns the seconds to its next call, None when there is no more: then nothing
             but signals wakes the wrapper.
+        heard: is told when each signal came to us last, on the monotonic clock.
         next_signal: waits for the next signal, None if there is none for so many seconds; for those who do more
             than wait meanwhile.
     """
@@ -75,7 +77,9 @@ def wait_for(
         if received is None:
             pause = attend()
             due = None if pause is None else time.monotonic() + pause
-        elif _is_to_be_passed_on(received, agent):
+            continue
+        heard[received.number] = time.monotonic()
+        if _is_to_be_passed_on(received, agent):
             send(agent, received.number)
             if received.number == signal.SIGHUP and received.code > 0:
                 # The kernel's SIGCONT that comes with it may be lost: a stop of our own discards it (signal(7)).
@@ -206,7 +210,15 @@ def send(agent: int, number: int) -> None:
 
     What a process sends to our whole group looks like what it sends to us, and comes twice, as under timeout(1).
     """
-    family = _family_of(agent) if number in _TO_ALL else []  # once the agent has ended nobody could tell
+    _send(agent, number, _family_of(agent) if number in _TO_ALL else [])
+
+
+def send_to_all(agent: int, number: int) -> None:
+    """Send the agent, which has not been reaped, and all below it a signal."""
+    _send(agent, number, _family_of(agent))  # once the agent has ended nobody could tell
+
+
+def _send(agent: int, number: int, family: list[tuple[int, int]]) -> None:
     try:  # noqa: SIM105  contextlib costs a wrapped agent 3 ms
         os.kill(agent, number)
     except PermissionError:  # it has become another user's

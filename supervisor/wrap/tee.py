@@ -48,6 +48,7 @@ class Tee:
     leaders = ()
 
     def __init__(self, warn: Callable[[str], None]) -> None:
+        self.heard: dict[int, float] = {}
         self._screen = Screen()
         self._status = 0
         streams = redirected()
@@ -61,6 +62,11 @@ class Tee:
         self._channels: list[Channel] = []
         self._waiter = Waiter()
         self._signals: PendingSignals | None = None
+
+    @property
+    def last_output(self) -> float:
+        """When the agent last wrote something to a pipe, on the monotonic clock; 0 if it has not."""
+        return max(copy.taken_at for copy in self._copies.values())
 
     def fork(self) -> int:
         """Fork; the child's streams are our pipes."""
@@ -87,7 +93,7 @@ class Tee:
     def wait_for(self, agent: int, /, *, after: float, attend: Callable[[], float | None]) -> int:
         """Wait for the agent, passing on what it writes."""
         self._signals = PendingSignals()
-        self._status = wait_for(agent, after=after, attend=attend, next_signal=self._next_signal)
+        self._status = wait_for(agent, after=after, attend=attend, heard=self.heard, next_signal=self._next_signal)
         return self._status
 
     def drain(self) -> None:

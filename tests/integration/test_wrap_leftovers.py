@@ -10,6 +10,7 @@ import shlex
 import signal
 import sqlite3
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -93,9 +94,9 @@ def test_told_and_recorded(project: Path, processes: Processes) -> None:
 def test_script(project: Path, processes: Processes) -> None:
     """A program that an interpreter runs is told by its own name, without its arguments: there may be secrets."""
     (project / "server.py").write_text("import time\ntime.sleep(1000)\n")
-    ended = run(*leaving("python3 -S server.py --key sk-secret"))
+    ended = run(*leaving(f"{sys.executable} -S server.py --key sk-secret"))
     pid = left(project, processes)
-    assert re.fullmatch(rf"{PREFIX}1 process left: {pid} python3 server.py \d+s\n", ended.stderr)
+    assert re.fullmatch(rf"{PREFIX}1 process left: {pid} python[0-9.]* server.py \d+s\n", ended.stderr)
     assert "secret" not in str(evidence(project))
 
 

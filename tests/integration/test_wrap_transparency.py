@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -41,19 +42,19 @@ def report(project: Path, *prefix: str, **options: Any) -> dict[str, Any]:
 def test_surroundings(project: Path, processes: Processes, options: dict[str, Any]) -> None:
     """The agent has the directory, umask, process group, session and descriptors that wrap was started with."""
     reader, writer = os.pipe()
-    given = {"umask": 0o027, "pass_fds": (reader, 40), "stdin": subprocess.DEVNULL}
-    os.dup2(writer, 40)
+    high = fcntl.fcntl(writer, fcntl.F_DUPFD, 40)
+    given = {"umask": 0o027, "pass_fds": (reader, high), "stdin": subprocess.DEVNULL}
     try:
         direct = report(project, **given)
         wrapper = processes.start(*WRAP, *agent("report", "told", "await", "go"), **given, **options)
     finally:
-        for descriptor in (reader, writer, 40):
+        for descriptor in (reader, writer, high):
             os.close(descriptor)
     wait_until((project / "told").exists)
     found = json.loads((project / "told").read_text())
     same = ("cwd", "umask", "descriptors")
     assert {key: found[key] for key in same} == {key: direct[key] for key in same}
-    assert {reader, 40} <= set(found["descriptors"])
+    assert {reader, high} <= set(found["descriptors"])
     assert (found["pgid"], found["sid"]) == (os.getpgid(wrapper.pid), os.getsid(wrapper.pid))
     run = recorded_run(project)
     assert (run["pid"], run["owner_pid"], run["cwd"]) == (found["pid"], wrapper.pid, str(project))

@@ -209,7 +209,7 @@ def test_supervision_of_a_newer_schema(project: Path) -> None:
     connection, _ = open_for_writing(str(project))
     ours = new_run(project)
     run_id = recording.begin_run(connection, ours)
-    assert recording.finish_run(connection, ours, ending(Rank.OWNER, status=RunStatus.FAILED, exit_code=3)) == run_id
+    assert recording.finish_run(connection, ours, ending(Rank.OWNER, status=RunStatus.FAILED, exit_code=3))[0] == run_id
     connection.close()
     with SupervisedStore(str(project)) as store:
         theirs = store.create_run(pid=4999002, project_id=1)
