@@ -29,9 +29,13 @@ LOCK_WAIT = 0.1
 
 @dataclass(slots=True)
 class Applied:
-    """What was done: how many files have been brought into their stores, and why others have not."""
+    """What was done: how many files have been brought into their stores, and why others have not.
+
+    ``waiting`` are the projects' directories of those that could be when their stores take them.
+    """
 
     files: int = 0
+    waiting: set[str] = field(default_factory=set)
     troubles: list[SuperviseError] = field(default_factory=list)
 
 
@@ -69,6 +73,7 @@ def apply_spooled(*, timeout: float = LOCK_WAIT) -> Applied:
             _apply_to(directory, left, timeout, applied)
         except (StoreError, sqlite3.Error, OSError) as error:
             if left:
+                applied.waiting.add(directory)
                 applied.troubles.append(_still_waiting(directory, left, error))
     return applied
 
@@ -139,7 +144,7 @@ def _write(connection: sqlite3.Connection, kept: _Kept) -> None:
 def _inode(directory: str) -> int | None:
     try:
         return os.lstat(store_file(directory)).st_ino
-    except FileNotFoundError:
+    except OSError:
         return None
 
 

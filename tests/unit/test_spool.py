@@ -373,10 +373,35 @@ def test_daemon_tries_again(spool: Spool, caplog: pytest.LogCaptureFixture) -> N
     assert spool.tokens() == [TOKEN]
 
 
+def test_daemon_tries_again_at_once_when_a_store_changes(spool: Spool) -> None:
+    """What waits for a store is tried again soon after that changes, and not sooner for others."""
+    now = [0.0]
+    watch = SpoolWatch(lambda: now[0])
+
+    def tries_in() -> float:
+        assert watch.due is not None
+        return watch.due - now[0]
+
+    spool.keep()
+    (spool.project / ".agent-yes").write_text("mine")
+    watch.take()
+    while tries_in() < 1:  # the folder counts as just changed for a while
+        now[0] += tries_in()
+        watch.take()
+    watch.hurry("/another")
+    assert tries_in() > 1
+    watch.hurry(str(spool.project))
+    assert tries_in() < 1
+    (spool.project / ".agent-yes").unlink()
+    now[0] += tries_in()
+    watch.take()
+    assert (watch.due, spool.tokens()) == (None, [TOKEN])
+
+
 def test_daemon_outlives_a_bug(spool: Spool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     """Whatever goes wrong with the spool the daemon goes on, and logs it once."""
 
-    def boom() -> None:
+    def boom(**_: object) -> None:
         raise RuntimeError("boom")
 
     monkeypatch.setattr("supervisor.daemon.spooled.apply_spooled", boom)
