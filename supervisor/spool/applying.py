@@ -49,10 +49,11 @@ class _Kept:
     adds: bool
 
 
-def apply_spooled(*, timeout: float = LOCK_WAIT) -> Applied:
+def apply_spooled(*, only: str | None = None, timeout: float = LOCK_WAIT) -> Applied:
     """Bring what is spooled into its stores; what cannot be now stays, and what makes no sense is put aside.
 
     Args:
+        only: the one project's directory whose store is to get what waits for it.
         timeout: seconds to wait for each store's lock.
     """
     applied = Applied()
@@ -61,7 +62,7 @@ def apply_spooled(*, timeout: float = LOCK_WAIT) -> Applied:
         names = files.waiting()
         for name in names:
             kept = _read(name, applied)
-            if kept is not None:
+            if kept is not None and only in (None, kept.run.directory):
                 by_directory.setdefault(kept.run.directory, []).append(kept)
     except OSError as error:
         applied.troubles.append(

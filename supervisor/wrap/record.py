@@ -86,7 +86,11 @@ class Record:
             import supervisor.process.tree  # noqa: PLC0415  for `supervisor.wrap.signals`
             import supervisor.wrap.leftovers  # noqa: F401, PLC0415  for `supervisor.wrap.launch`
 
+            from supervisor.wrap.later import bring_others  # noqa: PLC0415  with the spool, for the ending too
+
             self._look_around()
+            if self._begun:
+                bring_others(self._run.directory)
         except Exception as error:  # noqa: BLE001  as everywhere here
             self._say(error)
         return RETRY_EVERY if self._pending else None
@@ -155,29 +159,17 @@ class Record:
         try:
             from dataclasses import replace  # noqa: PLC0415  rarely needed
 
-            from supervisor.spool import files  # noqa: PLC0415  the same
+            from supervisor.wrap.later import add_or_keep  # noqa: PLC0415  the same
 
             if self._ended is None:
                 return
-            self._ended = replace(self._ended, evidence={**self._ended.evidence, **evidence})
-            if not self._is_added(evidence):
-                kept = files.keep(self._run, self._ended, added=True)
-                if self._is_recorded:  # else that line has been said of the whole ending
-                    self._warn(f"{what} is not recorded yet; it is kept in {kept} until it can be")
+            self._ended = ended = replace(self._ended, evidence={**self._ended.evidence, **evidence})
+            done = self._is_recorded
+            kept = add_or_keep(self._run, ended, evidence, is_recorded=done, timeout=FIRST_WAIT)
+            if kept and done:  # else that line has been said of the whole ending
+                self._warn(f"{what} is not recorded yet; it is kept in {kept} until it can be")
         except Exception as error:  # noqa: BLE001  as everywhere here
             self._warn(f"{what} is not recorded: {type(error).__name__}: {error}")
-
-    def _is_added(self, evidence: Mapping[str, object]) -> bool:
-        """Add to the ending in the store; tell whether that is done, or the run has been deleted since."""
-        from supervisor.store.addenda import add_evidence  # noqa: PLC0415  rarely needed
-
-        try:
-            self._connection, _ = connections.open_for_writing(self._run.directory, create=False, timeout=FIRST_WAIT)
-            return add_evidence(self._connection, self._run.token, evidence) or self._is_recorded
-        except (StoreError, sqlite3.Error):
-            return False
-        finally:
-            self._close()
 
     def _look_around(self) -> None:
         """Sample what may explain the end: the wrapper shares its agent's terminal, session and memory limits."""

@@ -21,6 +21,7 @@ from stores import race
 from wrapping import STORE, agent, children, end_runs, recorded_run, recorded_runs
 
 from supervisor import registry
+from supervisor.db import get_db
 from supervisor.models import Rank
 from supervisor.spool import files
 from supervisor.spool.applying import apply_spooled
@@ -364,6 +365,29 @@ def test_next_command(project: Path, words: Reader) -> None:
     ended = run_ours(*words)
     assert ended.returncode == 0, ended.stderr
     assert (recorded_run(project)["status"], kept()) == ("completed", [])
+
+
+def test_next_wrapper(project: Path, processes: Processes) -> None:
+    """A wrapper brings what earlier ones have left of the same project, while its agent runs."""
+    spool_runs(project, 2)
+    other = project / "other"
+    other.mkdir()
+    run_ours("wrap", "--project", "other", "true")
+    shutil.move(other / ".agent-yes", other / "away")
+    (other / ".agent-yes").write_text("mine")
+    run_ours("wrap", "--project", "other", "true")
+    wrapper = processes.ours("wrap", *agent("await", "go", "exit", 0))
+    wait_until(lambda: len(kept()) == 1)
+    (project / "go").touch()
+    assert wrapper.wait(20) == 0
+    assert [run["exit_code"] for run in recorded_runs(project)] == [0, 3, 3]
+
+
+def test_opening_from_python(project: Path) -> None:
+    """A program that opens a store by the database module finds there what was spooled for it."""
+    spool_runs(project, 1)
+    (run,) = get_db(project).get_all_runs()
+    assert (run.exit_code, kept()) == (3, [])
 
 
 def test_older_default_gives_way(project: Path, lock: sqlite3.Connection) -> None:

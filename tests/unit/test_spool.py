@@ -389,7 +389,7 @@ def test_daemon_tries_again_at_once_when_a_store_changes(spool: Spool) -> None:
         now[0] += tries_in()
         watch.take()
     watch.hurry("/another")
-    assert tries_in() > 1
+    assert tries_in() >= 1
     watch.hurry(str(spool.project))
     assert tries_in() < 1
     (spool.project / ".agent-yes").unlink()
