@@ -123,7 +123,7 @@ def _of_ending(detail: RunDetail, ending: Ending, who: str) -> Account:
         when=_when(ending),
         exit=_exit(ending),
         cause=_cause(ending),
-        evidence=list(_evidence(ending)),
+        evidence=[*_series(detail), *_evidence(ending)],
         sure=_sure(ending),
         next=list(_next_steps(detail, ending)),
     )
@@ -234,6 +234,11 @@ def _evidence(ending: Ending) -> Iterator[str]:
             yield f"the process was known by this: {TIES[value]}"
         elif name == "oom" and isinstance(value, dict) and value.keys() >= {"counter", "before", "after"}:
             yield _shown("", "{counter} rose from {before} to {after} while it died".format(**value))
+        elif name == "restarts_at" and isinstance(value, int | float):
+            called_off = ending.evidence.get("called_off") is True
+            yield f"it was to be started again at {_moment(value)}" + (", which was called off" if called_off else "")
+        elif name == "called_off":
+            continue
         elif name == "left" and isinstance(value, list) and all(map(_is_leftover, value)):
             left = ", ".join(f"{one['pid']} {one['name']} ({one['fate']})" for one in value)
             yield _shown("", f"it left processes behind: {left}")
@@ -243,6 +248,11 @@ def _evidence(ending: Ending) -> Iterator[str]:
     if more > 0:
         yield f"and {more} more pieces: see --json"
     yield _shown("", f"settled by {ending.settled_by}")
+
+
+def _series(detail: RunDetail) -> Iterator[str]:
+    if detail.process is not None and detail.process.resumed_from is not None:
+        yield f"it went on with run {detail.process.resumed_from}, which had ended badly"
 
 
 def _is_leftover(value: object) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 
 import click
@@ -182,6 +183,9 @@ def _fields(view: RunView) -> list[tuple[str, str]]:
         ("took", texts.took_text(view)),
     ]
     if process is not None:
+        goes_on = "" if process.resumed_from is None else f"run {process.resumed_from}, which had ended badly"
+        fields.append(("goes on with", goes_on))
+        fields.append(("added", shlex.join(process.args_added)))
         fields.append(("directory", process.cwd or ""))
         fields.append(("owner", f"pid {process.owner_pid}" if process.owner_pid else "the agent itself"))
     if ending is not None:

@@ -32,21 +32,19 @@ class Activity:
     def __init__(self, agent: int, token: str) -> None:
         self._agent = agent
         self._token = token
-        self._at = time.monotonic()
-        self._used = self._usage()
+        self._last = self._busy = (time.monotonic(), self._usage())
 
     def look(self) -> bool:
-        """Tell whether the agent has been busy since the last look, or since this was made."""
+        """Tell whether the agent has been busy since the last look, or all in all since it was found busy.
+
+        The second is for short times: on a crowded machine a busy agent may get less than a tick of the clock in one.
+        """
         now, used = time.monotonic(), self._usage()
-        elapsed = now - self._at
-        seconds = written = 0.0
-        for process, (its_seconds, its_bytes) in used.items():
-            seconds_before, bytes_before = self._used.get(process, (0.0, 0))
-            seconds += max(0.0, its_seconds - seconds_before)
-            written += max(0, its_bytes - bytes_before)
-        self._at, self._used = now, used
-        # One tick of the clock that counts is the least that can be seen, and says nothing.
-        return seconds > max(BUSY * elapsed, 1.5 / procfs.CLOCK_TICKS) or written > WRITES * elapsed
+        busy = any(_is_busy(used, before, now - at) for at, before in (self._last, self._busy))
+        self._last = (now, used)
+        if busy:
+            self._busy = self._last
+        return busy
 
     def _usage(self) -> Usage:
         return self._usage_by_proc() if sys.platform == "linux" else _usage_by_psutil(self._agent)
@@ -67,6 +65,16 @@ class Activity:
                 continue
             used[pid, stats[pid].start_ticks] = (seconds, procfs.written_bytes(pid) or 0)
         return used
+
+
+def _is_busy(used: Usage, before: Usage, elapsed: float) -> bool:
+    seconds = written = 0.0
+    for process, (its_seconds, its_bytes) in used.items():
+        seconds_before, bytes_before = before.get(process, (0.0, 0))
+        seconds += max(0.0, its_seconds - seconds_before)
+        written += max(0, its_bytes - bytes_before)
+    # One tick is the least that can be seen, and says nothing.
+    return seconds > max(BUSY * elapsed, 1.5 / procfs.CLOCK_TICKS) or written > WRITES * elapsed
 
 
 def _usage_by_psutil(agent: int) -> Usage:

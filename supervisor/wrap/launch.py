@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import sys
 import time
 
@@ -128,7 +129,9 @@ class _Launcher:
         attend = record.attend if record else lambda: None
         limits = self._limits(outcome, way, attend)
         outcome.status = way.wait_for(child.pid, after=CALM_AFTER, attend=limits.attend if limits else attend)
-        ended_at, outcome.ended_at, outcome.heard = time.time(), time.monotonic(), way.heard
+        ended_at, outcome.ended_at = time.time(), time.monotonic()
+        # What came with the end is still pending; who cleans up behind the agent looks for it there too.
+        outcome.heard = {**way.heard, **dict.fromkeys(signal.sigpending(), outcome.ended_at)}
         way.drain()
         refused = child.refusal()
         if refused is not None:

@@ -113,7 +113,7 @@ def run_series(
     run: Callable[..., Outcome],
     command: list[str],
     request: Request,
-    environment: Mapping[str, str],
+    environment: Mapping[str, str],  # noqa: ARG001
     say: Callable[[str], None],
 ) -> NoReturn:
     """Run an agent, again and again as it was asked for, and end as its last try does.
@@ -137,6 +137,8 @@ def run_series(
             outcome.record.add({"restarts_at": round(time.time() + delay, 3)}, "that it is started again")
         number = series.wait(delay)
         if number is not None:
+            if outcome.record is not None:
+                outcome.record.add({"called_off": True}, "that it is not started again")
             end_as(number)
         try:
             outcome = run(command, (), first.token)
