@@ -20,6 +20,7 @@ from supervisor.store.store import Store
 from supervisor.views import (
     TIMEOUT,
     RunView,
+    environment_of,
     find_project,
     find_run,
     here,
@@ -92,10 +93,11 @@ def crashed(limit: int, project: str | None, everywhere: bool, as_json: bool) ->
 def show(run: str, as_json: bool) -> None:
     """Show all that is known of RUN: an id here, PROJECT#ID, pid:N, or . for the newest."""
     view = find_run(run)
+    environment = environment_of(view)
     if as_json:
-        output.print_json(output.run_as_json(view))
+        output.print_json({**output.run_as_json(view), "environment": environment or None})
     else:
-        output.print_fields(_fields(view))
+        output.print_fields([*_fields(view), *((f"with {name}", value) for name, value in environment.items())])
 
 
 @runs.command

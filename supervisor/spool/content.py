@@ -105,6 +105,10 @@ def _are_texts(value: object) -> bool:
     return isinstance(value, list) and all(isinstance(item, str) for item in value)
 
 
+def _are_named_texts(value: object) -> bool:
+    return isinstance(value, dict) and all(isinstance(text, str) for text in value.values())
+
+
 def _is_identity(value: object) -> bool:
     return isinstance(value, list) and len(value) == 2 and _is_whole(value[0]) and _or_none(_is_whole)(value[1])
 
@@ -134,6 +138,7 @@ _RUN: dict[str, Callable[[object], bool]] = {
     "set_default": _is_flag,
     "stamp": _is_stamp,
     "owner": _is_identity,
+    "environment": _are_named_texts,
     "args_added": _are_texts,
     "resumed_from": _or_none(_is_token),
 }

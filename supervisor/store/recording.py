@@ -15,7 +15,7 @@ from supervisor.store.connection import is_lock as is_lock  # noqa: PLC0414  re-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from types import TracebackType
 
     from supervisor.models import Ending
@@ -82,8 +82,8 @@ class NewRun:
     """A run that is about to begin, as the wrapper knows it before the store is touched.
 
     ``set_default`` makes ``cli`` (and ``prompt``, unless it is None) the project's own; a new project gets them anyway.
-    ``args_added`` are those that ``args`` lacks because we gave them to the agent, and ``resumed_from`` is the token of
-    the run that began the series which this one goes on with.
+    ``environment`` is what may be recorded of the agent's. ``args_added`` are those that ``args`` lacks because we gave
+    them to the agent, and ``resumed_from`` is the token of the run that began the series which this one goes on with.
     """
 
     __slots__ = (
@@ -92,6 +92,7 @@ class NewRun:
         "cli",
         "cwd",
         "directory",
+        "environment",
         "owner",
         "prompt",
         "resumed_from",
@@ -112,6 +113,7 @@ class NewRun:
         set_default: bool,
         stamp: StampColumns,
         owner: tuple[int, int | None],
+        environment: Mapping[str, str] | None = None,
         args_added: Sequence[str] = (),
         resumed_from: str | None = None,
     ) -> None:
@@ -124,6 +126,7 @@ class NewRun:
         self.set_default = set_default
         self.stamp = stamp
         self.owner = owner
+        self.environment = dict(environment or {})
         self.args_added = list(args_added)
         self.resumed_from = resumed_from
 
@@ -190,15 +193,16 @@ def insert_process(
     """Keep who a run's process is, inside the caller's transaction; what is already kept stays."""
     owner_pid, owner_ticks = owner or (None, None)
     connection.execute(
-        "INSERT OR IGNORE INTO run_process (run_id, token, cli, cwd, args_added, resumed_from, host, boot_id, pid_ns,"
-        " pid_ns_ticks, time_ns, pid, start_ticks, pidfd_inode, started_at, stamped_by, owner_pid, owner_start_ticks)"
-        " VALUES (?, ?, CAST(? AS TEXT), CAST(? AS TEXT), ?, (SELECT run_id FROM run_process WHERE token = ?),"
-        " ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT OR IGNORE INTO run_process (run_id, token, cli, cwd, environment, args_added, resumed_from, host,"
+        " boot_id, pid_ns, pid_ns_ticks, time_ns, pid, start_ticks, pidfd_inode, started_at, stamped_by, owner_pid,"
+        " owner_start_ticks) VALUES (?, ?, CAST(? AS TEXT), CAST(? AS TEXT), ?, ?,"
+        " (SELECT run_id FROM run_process WHERE token = ?), ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             run_id,
             None if run is None else run.token,
             None if run is None else as_stored_text(run.cli),
             None if run is None else as_stored_text(run.cwd),
+            json.dumps(run.environment) if run is not None and run.environment else None,
             as_json_array(run.args_added) if run is not None and run.args_added else None,
             None if run is None else run.resumed_from,
             stamp["host"],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import sqlite3
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -138,6 +140,16 @@ class SupervisedStore(Store):
             *parameters,
         )
         return [_detail_from(row) for row in rows]
+
+    def environment_of(self, run_id: int) -> dict[str, str]:
+        """Return what is recorded of the environment that a run's agent was given."""
+        try:
+            rows = self._rows("SELECT environment FROM run_process WHERE run_id = ?", run_id)
+            found = json.loads(rows[0][0]) if rows and isinstance(rows[0][0], str) else {}
+        except (sqlite3.OperationalError, ValueError, RecursionError):  # no such column yet, or junk
+            return {}
+        pairs = found.items() if isinstance(found, dict) else ()
+        return {name: value for name, value in pairs if isinstance(value, str)}
 
     def latest_runs(self, *, limit: int, only_running: bool = False) -> list[tuple[int, str | None, str | None]]:
         """Return id, status and command of the runs recorded last: fast on a large store, for completion.

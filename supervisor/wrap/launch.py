@@ -11,6 +11,7 @@ import time
 from supervisor.process.stamp import stamp_of, start_ticks
 from supervisor.process.token import VARIABLE
 from supervisor.store.recording import NewRun
+from supervisor.wrap import environment
 from supervisor.wrap.child import Child, become, refusal_code
 from supervisor.wrap.record import Record
 from supervisor.wrap.screen import Screen
@@ -70,11 +71,12 @@ def launch(command: list[str], request: Request, *, directory: str | None) -> No
 class Outcome:
     """How one run has ended.
 
-    ``agent`` is its pid, reaped by now; ``ending`` is None where nobody could tell. ``began_at`` and ``ended_at`` are
+    ``agent`` is its pid, reaped by now; ``refused`` the errno with which it could not be started, None where it was;
+    ``ending`` is None where there is no record. ``began_at`` and ``ended_at`` are
     on the monotonic clock, and so is ``heard``: when each signal came to the wrapper last.
     """
 
-    __slots__ = ("agent", "began_at", "ended_at", "ending", "heard", "record", "status", "token")
+    __slots__ = ("agent", "began_at", "ended_at", "ending", "heard", "record", "refused", "status", "token")
 
     def __init__(self, agent: int, token: str, record: Record | None) -> None:
         self.agent = agent
@@ -82,6 +84,7 @@ class Outcome:
         self.record = record
         self.began_at = self.ended_at = time.monotonic()
         self.status = 0
+        self.refused: int | None = None
         self.ending: Ending | None = None
         self.heard: dict[int, float] = {}
 
@@ -90,7 +93,7 @@ class _Launcher:
     """Runs an agent, each time under a record of its own."""
 
     def __init__(self, typed: list[str], request: Request, directory: str | None) -> None:
-        self.environment = _inherited_environment()
+        self.environment = environment.inherited()
         self._cli, self._typed = typed[0], typed[1:]
         self._request = request
         self._directory = directory
@@ -109,15 +112,15 @@ class _Launcher:
             OSError: there is no process or descriptor to be had, and this is not the first time.
         """
         token = os.urandom(16).hex()
-        environment = {**self.environment, VARIABLE: token}
+        given = {**self.environment, VARIABLE: token}
         try:
             way = (_capture() if self._logs else None) or _Direct()
-            child = Child(command, environment, way.fork, self._inherited)
+            child = Child(command, given, way.fork, self._inherited)
         except OSError as error:
             if self._inherited is not None:
                 raise
             say(f"this run is not recorded: no process or descriptor is to be had ({error.strerror})")
-            number = become(command, environment)
+            number = become(command, given)
             _say_refused(self._cli, number)
             os._exit(refusal_code(number))
         self._inherited = child.inherited
@@ -133,7 +136,7 @@ class _Launcher:
         # What came with the end is still pending; who cleans up behind the agent looks for it there too.
         outcome.heard = {**way.heard, **dict.fromkeys(signal.sigpending(), outcome.ended_at)}
         way.drain()
-        refused = child.refusal()
+        outcome.refused = refused = child.refusal()
         if refused is not None:
             _say_refused(self._cli, refused)
         if record is not None:
@@ -147,7 +150,7 @@ class _Launcher:
 
     def _begin(self, agent: int, token: str, added: Sequence[str], resumed_from: str | None) -> Record | None:
         """Begin the run's record; None, and a line, where there can be none."""
-        request, environment = self._request, self.environment
+        request = self._request
         try:
             if self._directory is None:
                 raise FileNotFoundError("the current directory has been deleted")
@@ -156,12 +159,13 @@ class _Launcher:
                 token=token,
                 directory=self._directory,
                 cli=self._cli,
-                args=_storable(self._typed, environment),
+                args=_storable(self._typed, self.environment),
                 cwd=_working_directory(),
-                prompt=None if request.prompt is None else _storable([request.prompt], environment)[0],
+                prompt=None if request.prompt is None else _storable([request.prompt], self.environment)[0],
                 set_default=resumed_from is None and (request.default or request.prompt is not None),
                 stamp=stamp_of(agent),
                 owner=(own, start_ticks(own)),
+                environment=environment.to_record(self.environment),
                 args_added=added,
                 resumed_from=resumed_from,
             )
@@ -263,31 +267,13 @@ def _keep_standard_descriptors_free() -> None:
     os.close(descriptor)
 
 
-def _inherited_environment() -> dict[str, str]:
-    """Return the environment that we were started with: in the C locale Python sets LC_CTYPE (PEP 538)."""
-    environment = dict(os.environ)
-    if environment.get("LC_CTYPE") not in ("C.UTF-8", "C.utf8", "UTF-8"):
-        return environment
-    try:
-        with open("/proc/self/environ", "rb") as file:
-            started_with = file.read().split(b"\0")
-    except OSError:  # macOS
-        return environment
-    del environment["LC_CTYPE"]
-    for entry in started_with:
-        name, _, value = entry.partition(b"=")
-        if name == b"LC_CTYPE":
-            environment["LC_CTYPE"] = os.fsdecode(value)
-    return environment
-
-
-def _storable(args: list[str], environment: dict[str, str]) -> list[str]:
+def _storable(args: list[str], given: dict[str, str]) -> list[str]:
     """Return arguments without their secrets."""
     if not args:
         return args
     from supervisor.masking import masked  # noqa: PLC0415  nothing to mask, nothing to wait for
 
-    return masked(args, environment)
+    return masked(args, given)
 
 
 def _working_directory() -> str:

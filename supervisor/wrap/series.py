@@ -128,7 +128,7 @@ def run_series(
     series = Series(os.path.basename(command[0]), request, load_settings(say), say)
     outcome = first = run(command)
     while True:
-        ending = outcome.ending or plain_ending(outcome.status, time.time(), None)
+        ending = outcome.ending or plain_ending(outcome.status, time.time(), outcome.refused)
         told = was_told(outcome.heard, outcome.ended_at)
         delay = series.delay_after(ending, lasted=outcome.ended_at - outcome.began_at, told=told)
         if delay is None:

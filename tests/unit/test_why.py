@@ -486,6 +486,7 @@ def test_the_command_tells_it(project: Path, ask: Ask) -> None:
 
 
 RUN_KEYS = {
+    *("args_added", "resumed_from"),
     *("id", "pid", "project_id", "status", "exit_code", "started_at", "ended_at", "args", "dir", "store", "cli"),
     *("cwd", "owner_pid", "cause", "term_signal", "core_dumped", "rank", "settled_by", "detected_at", "evidence"),
     *("overwritten", "verdict", "reason", "junk"),
