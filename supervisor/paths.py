@@ -28,7 +28,7 @@ def registry_dir() -> str:
 
 def registry_file(directory: str) -> str:
     """Return the registry's file for the store of a project, given by its real path."""
-    return os.path.join(registry_dir(), f"{_sha256(os.fsencode(directory))[:32]}.json")
+    return os.path.join(registry_dir(), f"{digest(directory)}.json")
 
 
 def spool_dir() -> str:
@@ -90,8 +90,11 @@ def _platforms_state_dir() -> str:
     return user_state_dir(APP, appauthor=False)
 
 
-def _sha256(text: bytes) -> str:
-    """Return a digest; hashlib loads OpenSSL's, which takes milliseconds."""
+def digest(text: str) -> str:
+    """Return 32 digits that stand for a text, as part of a file's name.
+
+    hashlib would load OpenSSL's, which takes milliseconds.
+    """
     try:
         from _sha2 import sha256  # type: ignore[import-not-found]  # noqa: PLC0415  as Python's own random does
     except ImportError:
@@ -99,8 +102,8 @@ def _sha256(text: bytes) -> str:
             from _sha256 import sha256  # type: ignore[import-not-found]  # noqa: PLC0415  Python 3.11
         except ImportError:
             from hashlib import sha256  # noqa: PLC0415  a Python without modules of its own for this
-    digest: str = sha256(text).hexdigest()
-    return digest
+    digits: str = sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
+    return digits[:32]
 
 
 def _private_folder(path: str) -> str:

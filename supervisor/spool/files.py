@@ -12,11 +12,11 @@ import stat
 import time
 
 from supervisor import paths
-from supervisor.spool.content import encode
+from supervisor.spool.content import encode, encode_settled
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from supervisor.models import Ending
+    from supervisor.models import Claim, Ending
     from supervisor.store.recording import NewRun
 
 ASIDE = "aside"
@@ -27,6 +27,9 @@ BEGUN, ENDED = "-begun.json", "-ended.json"
 
 ADDED = "-added-"
 """What stands behind the token in the names of further files: the run and its ending with more evidence than before."""
+
+SETTLED = "settled-"
+"""How the names of files begin that hold only the ending of a row, which somebody else than its owner knows."""
 
 LARGEST = 64 << 20
 """Bytes of a file that are read at most: more than any command line can be."""
@@ -56,6 +59,26 @@ def keep(run: NewRun, ending: Ending | None = None, *, added: bool = False) -> s
     finally:
         spool.close()
     return spool.path
+
+
+def keep_settled(directory: str, claim: Claim, ending: Ending) -> str:
+    """Keep the ending of a row of a project's store, in place of one kept before; return the file's name.
+
+    Raises:
+        OSError: it cannot be kept.
+        TypeError: the row holds what cannot be kept.
+    """
+    name, spool = settled_name(directory, claim), _Folder()
+    try:
+        spool.write(name, encode_settled(directory, claim, ending))
+    finally:
+        spool.close()
+    return name
+
+
+def settled_name(directory: str, claim: Claim) -> str:
+    """Return the name of the file that keeps the ending of a row."""
+    return f"{SETTLED}{paths.digest(f'{directory}#{claim.run_id} {claim.pid!r} {claim.started_at!r}')}.json"
 
 
 def remove(name: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import signal
 import sqlite3
 import subprocess
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ import pytest
 from daemons import Daemon
 from disks import clear, fill, small_disk
 from kit import COMMAND, Original, Processes, run_ours, wait_until
+from nursery import Nursery, linux
 from wrapping import STORE, agent, no_privilege, recorded_run, recorded_runs
 
 from supervisor.models import Rank
@@ -178,13 +180,33 @@ def test_fault(
     assert daemon.process.poll() is None
 
 
-@pytest.mark.parametrize(("when", "fault"), FAULTS)
-def test_next_command(place: Callable[[Fault], Path], tmp_path: Path, when: str, fault: Fault) -> None:
+@linux
+def test_what_only_the_daemon_knows(project: Path, nursery: Nursery, processes: Processes, tmp_path: Path) -> None:
+    """An end that the daemon alone has seen, and cannot write, outlives the daemon."""
+    agent = nursery.born()
+    with Original(project) as original:
+        run = original.create_run(agent)
+        run_ours("stores", "add", str(project))
+        daemon = Daemon(processes, tmp_path / "log", "--no-discover")
+        daemon.watches((project, run))
+        lock(project)
+        nursery.end(agent, -signal.SIGKILL)
+        wait_until(files.waiting)
+        daemon.stop(signal.SIGKILL)
+        nursery.reap(agent)
+        unlock(project)
+        Daemon(processes, tmp_path / "log", "--no-discover")
+        wait_until(lambda: recorded_run(project)["rank"] == Rank.KERNEL)
+        assert original.row(run)[:2] == ("crashed", 137)
+        wait_until(lambda: files.waiting() == [])
+
+
+@pytest.mark.parametrize("name", AT_START)
+def test_next_command(place: Callable[[Fault], Path], name: str) -> None:
     """Without a daemon the next command records it, whatever was wrong."""
+    fault = AT_START[name]
     project = place(fault)
     fault.before(project)
-    if when == "meanwhile":
-        run_ours("wrap", "--project", str(project), "true")
     fault.spoil(project)
     ended = run_ours("wrap", "--project", str(project), "sh", "-c", "exit 3", preexec_fn=no_privilege)
     assert ended.returncode == 3

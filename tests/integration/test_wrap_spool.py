@@ -15,7 +15,6 @@ from pathlib import Path
 
 import pytest
 from daemons import Daemon
-from disks import clear, fill, small_disk
 from kit import Original, Processes, rows, run_ours, wait_until
 from stores import race
 from wrapping import STORE, agent, children, end_runs, recorded_run, recorded_runs
@@ -246,39 +245,6 @@ def test_neither_store_nor_spool(
     assert said[-1].startswith("agent-yes-supervise: this run is not recorded: ")
     assert "; nor can it be kept for later: " in said[-1]
     assert len(said) == (2 if home_gone_at == "end" else 1)
-
-
-@pytest.fixture
-def small(project: Path) -> Iterator[Path]:
-    """Give the test a directory on a small disk of its own."""
-    with small_disk(project.parent / "small") as place:
-        yield place
-
-
-@pytest.mark.root
-@pytest.mark.parametrize("full_at", ["start", "end"])
-def test_full_disk(small: Path, processes: Processes, full_at: str) -> None:
-    """On a full disk the agent runs as ever; when there is space again the run is recorded, once."""
-    if full_at == "start":
-        fill(small)
-    marks = small.parent / "project"
-    steps = agent("touch", marks / "up", "await", marks / "go", "exit", 3)
-    wrapper = processes.ours("wrap", *steps, cwd=small, stderr=subprocess.PIPE)
-    wait_until((marks / "up").exists)
-    if full_at == "end":
-        assert recorded_run(small)["status"] == "running"
-        fill(small)
-    (marks / "go").touch()
-    said = wrapper.communicate(timeout=20)[1]
-    assert (wrapper.returncode, said.count("\n"), kept()) == (3, 1, [files.ENDED])
-    assert " is not recorded yet: " in said
-    (trouble,) = apply_spooled().troubles
-    assert "free some space on its disk" in str(trouble)
-    clear(small)
-    for _ in range(2):
-        assert apply_spooled().troubles == []
-        run = recorded_run(small)
-        assert (run["status"], run["exit_code"], run["settled_by"]) == ("failed", 3, "wrap")
 
 
 DIES = """

@@ -16,7 +16,7 @@ from stores import ending, execute, new_run
 
 from supervisor import paths
 from supervisor.daemon.spooled import SpoolWatch
-from supervisor.models import Cause, Rank, RunStatus
+from supervisor.models import Cause, Claim, Rank, RunStatus
 from supervisor.spool import content, files
 from supervisor.spool.applying import apply_spooled
 from supervisor.store import recording
@@ -261,6 +261,67 @@ def test_any_order_once(spool: Spool, order: tuple[bool, bool]) -> None:
         assert apply_spooled().troubles == []
     status = "crashed" if any(order) else "running"
     assert rows(spool.project, "SELECT status FROM runs") == [(status,)]
+
+
+ROW = Claim(1, 4999001, 1_795_500_000, None, None, None)
+SETTLED = ending(Rank.KERNEL, cause=Cause.KILLED, exit_code=137, term_signal=9, evidence={"source": "pidfd"})
+
+
+def other_field(part: str, name: str, value: object) -> bytes:
+    """Return the content of a file with the ending of a row, one field of it otherwise."""
+    kept = json.loads(content.encode_settled("/p", ROW, SETTLED))
+    (kept[part] if part else kept)[name] = value
+    return json.dumps(kept).encode()
+
+
+@pytest.mark.parametrize("pid", [1, 1.5, "text", "\udcff", None])
+def test_settled_round_trip(pid: object) -> None:
+    """An ending of a row comes back as it was, whatever the row holds."""
+    row = dataclasses.replace(ROW, pid=pid)
+    assert content.decode_settled(content.encode_settled("/p", row, SETTLED)) == ("/p", row, SETTLED)
+
+
+@pytest.mark.parametrize(
+    ("part", "name", "value"),
+    [
+        ("", "directory", "relative"),
+        ("", "row", None),
+        ("", "ending", None),
+        ("row", "run_id", None),
+        ("row", "pid", []),
+        ("row", "more", 1),
+        ("ending", "rank", int(Rank.OWNER)),
+        ("ending", "rank", 99),
+        ("ending", "status", "running"),
+    ],
+)
+def test_settled_nonsense(part: str, name: str, value: object) -> None:
+    """A value that is not of its kind makes the whole file nonsense, and so does an owner's word."""
+    with pytest.raises(ValueError, match=r"."):
+        content.decode_settled(other_field(part, name, value))
+
+
+def test_settled(spool: Spool) -> None:
+    """An ending that the daemon could not write is brought to its row, once, and to no other one."""
+    spool.keep(ended=False)
+    apply_spooled()
+    ((pid, started_at),) = rows(spool.project, "SELECT pid, started_at FROM runs")
+    row = Claim(1, pid, started_at, None, None, None)
+    for claim in (dataclasses.replace(row, pid=1), row, row):
+        files.keep_settled(str(spool.project), claim, SETTLED)
+        applied = apply_spooled()
+        assert (applied.files, applied.troubles, files.waiting()) == (1, [], [])
+        status = "running" if claim is not row else "crashed"
+        assert rows(spool.project, "SELECT status FROM runs") == [(status,)]
+    assert rows(spool.project, "SELECT exit_code, rank FROM run_ending") == [(137, Rank.KERNEL)]
+
+
+def test_settled_makes_no_store(spool: Spool) -> None:
+    """The ending of a row waits for the store that has the row; none is made for it."""
+    files.keep_settled(str(spool.project), ROW, SETTLED)
+    (trouble,) = apply_spooled().troubles
+    assert "1 run of " in str(trouble)
+    assert (os.listdir(spool.project), len(files.waiting())) == ([], 1)
 
 
 @pytest.mark.parametrize("order", ["ended added", "added ended", "added", "ended added added ended", "begun added"])
