@@ -38,6 +38,10 @@ DRAFTS_LIVE_FOR = 3600.0
 """Seconds after which a draft is what a killed wrapper has left."""
 
 
+RESERVED = 32 << 10
+"""Bytes that `reserve` sets aside: more than most runs with their endings take."""
+
+
 class Unusable(Exception):
     """A file of the spool that must not, or cannot, be read."""
 
@@ -53,12 +57,27 @@ def keep(run: NewRun, ending: Ending | None = None, *, added: bool = False) -> s
     Raises:
         OSError: it cannot be kept.
     """
-    spool, kind = _Folder(), BEGUN if ending is None else ENDED
-    try:
-        spool.write(run.token + (f"{ADDED}{time.time_ns()}.json" if added else kind), encode(run, ending))
-    finally:
-        spool.close()
-    return spool.path
+    kind = BEGUN if ending is None else ENDED
+    return _write(run.token + (f"{ADDED}{time.time_ns()}.json" if added else kind), encode(run, ending))
+
+
+def reserve() -> None:
+    """Set space aside for what this process may have to keep when the disk is full. Nothing is left of it at the end.
+
+    Raises:
+        OSError: there is none, or the file system knows no nameless files.
+    """
+    global _reserve  # noqa: PLW0603  one for this process
+    if _reserve is None and hasattr(os, "O_TMPFILE"):
+        _reserve = os.open(paths.spool_dir(), os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+        try:
+            os.posix_fallocate(_reserve, 0, RESERVED)
+        except OSError:
+            _release()
+            raise
+
+
+_reserve: int | None = None
 
 
 def keep_settled(directory: str, claim: Claim, ending: Ending) -> str:
@@ -68,11 +87,8 @@ def keep_settled(directory: str, claim: Claim, ending: Ending) -> str:
         OSError: it cannot be kept.
         TypeError: the row holds what cannot be kept.
     """
-    name, spool = settled_name(directory, claim), _Folder()
-    try:
-        spool.write(name, encode_settled(directory, claim, ending))
-    finally:
-        spool.close()
+    name = settled_name(directory, claim)
+    _write(name, encode_settled(directory, claim, ending))
     return name
 
 
@@ -135,6 +151,30 @@ def put_aside(name: str) -> str:
     os.makedirs(os.path.dirname(place), 0o700, exist_ok=True)
     os.rename(os.path.join(folder(), name), place)
     return place
+
+
+def _write(name: str, content: bytes) -> str:
+    """Write a file and return its folder; on a full disk, into the space that has been reserved."""
+    spool = _Folder()
+    try:
+        try:
+            spool.write(name, content)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT) or not _release():
+                raise
+            spool.write(name, content)
+    finally:
+        spool.close()
+    return spool.path
+
+
+def _release() -> bool:
+    """Give back what has been reserved; tell whether there was anything."""
+    global _reserve
+    descriptor, _reserve = _reserve, None
+    if descriptor is not None:
+        os.close(descriptor)
+    return descriptor is not None
 
 
 def _is_fresh_draft(name: str) -> bool:

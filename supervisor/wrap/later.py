@@ -38,6 +38,14 @@ def bring_others(directory: str) -> None:
     apply_spooled(only=directory, timeout=LOCK_WAIT)
 
 
+def reserve_space() -> None:
+    """Set space aside for the ending: the store and the spool are often on one disk."""
+    try:
+        files.reserve()
+    except OSError:
+        return
+
+
 def add_or_keep(
     run: NewRun, ending: Ending, evidence: Mapping[str, object], *, is_recorded: bool, timeout: float
 ) -> str | None:

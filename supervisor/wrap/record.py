@@ -85,9 +85,10 @@ class Record:
             import supervisor.ending  # noqa: PLC0415  with dataclasses: 10 ms that the agent need not wait for
             import supervisor.process.tree  # noqa: PLC0415  for `supervisor.wrap.signals`
             import supervisor.wrap.leftovers  # noqa: F401, PLC0415  for `supervisor.wrap.launch`
-            from supervisor.wrap.later import bring_others  # noqa: PLC0415  with the spool, for the ending too
+            from supervisor.wrap.later import bring_others, reserve_space  # noqa: PLC0415  with the spool, as above
 
             self._look_around()
+            reserve_space()
             if self._begun:
                 bring_others(self._run.directory)
         except Exception as error:  # noqa: BLE001  as everywhere here

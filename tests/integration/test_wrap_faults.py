@@ -30,6 +30,9 @@ class Fault(NamedTuple):
     spoil: Deed
     repair: Deed = id
     before: Deed = id
+    says: str = ""
+    """What the line on stderr holds that says why nothing is recorded yet; empty where the wrapper may not notice."""
+
     small: bool = False
     """Whether the project is on a small disk."""
 
@@ -108,22 +111,22 @@ def has_store(project: Path) -> None:
 
 
 AT_START = {
-    "locked": Fault(lock, unlock, has_store),
-    "read-only": Fault(read_only, writable, has_store),
-    "read-only disk": Fault(remount("ro"), remount("rw"), small=True),
-    "full disk": Fault(fill, clear, small=True),
-    "damaged": Fault(damage, away, has_store),
-    "a file": Fault(file_in_place, lambda project: (project / ".agent-yes").unlink(), has_store),
+    "locked": Fault(lock, unlock, has_store, "locked by another process"),
+    "read-only": Fault(read_only, writable, has_store, "check the rights"),
+    "read-only disk": Fault(remount("ro"), remount("rw"), says="check the rights", small=True),
+    "full disk": Fault(fill, clear, says="free some space", small=True),
+    "damaged": Fault(damage, away, has_store, "is damaged"),
+    "a file": Fault(file_in_place, lambda project: (project / ".agent-yes").unlink(), has_store, "is not a folder"),
 }
 MEANWHILE = {
-    "locked": Fault(lock, unlock),
+    "locked": Fault(lock, unlock, says="locked by another process"),
     "read-only": Fault(read_only, writable),
-    "full disk": Fault(fill, clear, small=True),
+    "full disk": Fault(fill, clear, says="free some space", small=True),
     "damaged": Fault(damage, away_if_need_be),
     "damaged by rename": Fault(damaged_in_place, away_if_need_be),
     "deleted": Fault(lambda project: shutil.rmtree(project / ".agent-yes")),
     "replaced": Fault(replace),
-    "a file": Fault(file_in_place, lambda project: (project / ".agent-yes").unlink()),
+    "a file": Fault(file_in_place, lambda project: (project / ".agent-yes").unlink(), says="is not a folder"),
 }
 FAULTS = [
     *(pytest.param("start", fault, id=f"{name} at the start") for name, fault in AT_START.items()),
@@ -172,12 +175,42 @@ def test_fault(
     assert len([line for line in lines if " recorded" in line]) <= 1, lines
     assert len(lines) <= 1 + len(log)
     assert bool(files.waiting()) == any(" is not recorded yet: " in line for line in lines)
+    assert fault.says in told
     fault.repair(project)
     wait_until(lambda: files.waiting() == [], 30)
     ends = wait_until(lambda: [run for run in recorded_runs(project) if run["status"] != "running"])
     assert [(run["exit_code"], run["settled_by"], run["rank"]) for run in ends] == [(3, "wrap", Rank.OWNER)]
     assert len(recorded_runs(project)) == 1
     assert daemon.process.poll() is None
+
+
+@pytest.mark.root
+def test_one_full_disk(project: Path, processes: Processes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where home and project are on one disk, and that is full when the agent ends, there is room to keep its end."""
+    with small_disk(project.parent / "small", "size=1m") as small:
+        monkeypatch.setenv("XDG_STATE_HOME", str(small / "state"))
+        words = ("wrap", "--project", str(small), *agent("touch", "up", "await", "go", "exit", 3))
+        wrapper = processes.ours(*words, stderr=subprocess.PIPE)
+        wait_until((project / "up").exists)
+        wait_until(lambda: any("/spool/" in target for target in open_files(wrapper.pid)))
+        fill(small)
+        (project / "go").touch()
+        told = wrapper.communicate(timeout=20)[1]
+        assert (wrapper.returncode, told.count("\n")) == (3, 1)
+        assert "; it is kept in " in told
+        clear(small)
+        assert run_ours("runs", "list", "--project", str(small)).returncode == 0
+        run = recorded_run(small)
+        assert (run["exit_code"], run["rank"], files.waiting()) == (3, Rank.OWNER, [])
+
+
+def open_files(pid: int) -> list[str]:
+    """Return where the descriptors of a process lead."""
+    found = []
+    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            found.append(str(descriptor.readlink()))
+    return found
 
 
 @linux
