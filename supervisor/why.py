@@ -10,21 +10,10 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from supervisor.agents import continuation
 from supervisor.masking import is_masked
 from supervisor.models import Cause, Ending, Rank, RunDetail, RunStatus
 from supervisor.process.judge import TIES, State, Verdict
-
-_CONTINUE = {
-    "claude": "--continue",
-    "codex": "resume --last",
-    "copilot": "--continue",
-    "gemini": "--resume latest",
-    "kilo": "--continue",
-    "opencode": "--continue",
-    "pi": "--continue",
-    "qwen": "--continue",
-}
-"""By which arguments an agent goes on with its last conversation in a directory."""
 
 _SURE = {
     Rank.OWNER: "certain: recorded by the run's owner, which waited for it",
@@ -302,10 +291,14 @@ def _next_steps(detail: RunDetail, ending: Ending | None) -> Iterator[str]:
 def _start_again(detail: RunDetail) -> Iterator[str]:
     if detail.cli is None or detail.dir is None:
         return
-    name, guard = detail.cli.rpartition("/")[2], "-- " if detail.cli.startswith("-") else ""
-    wrap = f"cd {shlex.quote(detail.dir)} && agent-yes-supervise wrap {guard}{shlex.quote(detail.cli)}"
-    if name in _CONTINUE:
-        yield f"go on with its conversation: {wrap} {_CONTINUE[name]}"
+    guard = "-- " if detail.cli.startswith("-") else ""
+    cwd, added = (detail.process.cwd, detail.process.args_added) if detail.process else (None, ())
+    project = f"--project {shlex.quote(detail.dir)} " if cwd not in (None, "", detail.dir) else ""
+    where = f"cd {shlex.quote(cwd or detail.dir)}"
+    wrap = f"{where} && agent-yes-supervise wrap {project}{guard}{shlex.quote(detail.cli)}"
+    words = continuation(detail.cli, added, detail.run.args)
+    if words is not None:
+        yield f"go on with its conversation: {wrap} {shlex.join(words)}"
     elif is_masked(detail.run.args):
         yield "start it again by hand: its arguments held secrets, which are not stored"
     elif "args" not in detail.run.junk:

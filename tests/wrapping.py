@@ -16,6 +16,7 @@ import subprocess
 import sys
 import termios
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,25 @@ ORDER BY runs.id
 def agent(*steps: object) -> list[str]:
     """Return the command line of a fake agent that does these steps."""
     return [sys.executable, "-S", "-E", str(AGENT), *(str(step) for step in steps)]
+
+
+def fake_claude(folder: Path, *tries: Sequence[str], keeps: str = "start") -> Path:
+    """Make a program ``claude`` that does other steps at each start, the last ones ever after; return it.
+
+    It keeps its conversation as the step ``converse`` of the fake agent says, and the arguments of each start, a line
+    of JSON each, in the file ``starts`` beside it.
+    """
+    starts, command = folder / "starts", [sys.executable, "-S", "-E", str(AGENT), "converse", keeps]
+    program = folder / "claude"
+    program.write_text(
+        f"#!{sys.executable} -SE\nimport json, os, sys\nargs = json.dumps(sys.argv[1:])\n"
+        f"with open({str(starts)!r}, 'a+') as file:\n    print(args, file=file)\n    file.seek(0)\n"
+        f"    number = len(file.readlines())\ntries = {list(map(list, tries))!r}\n"
+        f"steps = tries[min(number, len(tries)) - 1]\n"
+        f"os.execv({sys.executable!r}, [*{command!r}, args, *steps])\n"
+    )
+    program.chmod(0o700)
+    return program
 
 
 def recorded_runs(project: Path) -> list[dict[str, Any]]:
