@@ -6,6 +6,7 @@ other means than SQLite: closing any descriptor of it would drop the process's l
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 import stat
@@ -23,8 +24,10 @@ FILE = "store.sqlite"
 BUSY_TIMEOUT = 30.0
 """Seconds that a statement waits for another process's lock."""
 
-_UNHURRIED = 1.0
+_UNHURRIED = 2.0
 """Who can wait for a lock so many seconds can also wait for an index of a large store to be made."""
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def store_file(directory: str) -> str:
@@ -108,7 +111,7 @@ def open_for_reading(
             raise StoreError(
                 f"{store_file(directory)} holds no runs yet", "it is an empty database: record a run there first"
             )
-        if not 0 < schema.version <= schemas.NEWEST:
+        if schema.version not in schemas.READABLE:
             schemas.shadow(connection)
     except sqlite3.Error as error:
         connection.close()
@@ -288,6 +291,5 @@ def missing(directory: str) -> StoreMissing:
 def _unusable(directory: str, error: OSError) -> StoreError:
     if isinstance(error, FileNotFoundError):
         return StoreMissing(f"there is no directory {directory}", "check the path")
-    return StoreError(
-        f"{store_file(directory)} cannot be used ({error.strerror or error})", "check the rights of the folder"
-    )
+    remedy = "free some space on its disk" if error.errno in _FULL else "check the rights of the folder"
+    return StoreError(f"{store_file(directory)} cannot be used ({error.strerror or error})", remedy)

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from supervisor.store.recording import Transaction
 from supervisor.store.rows import by_newest
-from supervisor.store.schema import SUPERVISION_TABLES, in_ms
+from supervisor.store.schema import SUPERVISION_TABLES
+from supervisor.store.values import in_ms
 
 if TYPE_CHECKING:
     import sqlite3

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 
 from supervisor.store.pages import INDEX_INTERIOR, INDEX_LEAF, TABLE_INTERIOR, TABLE_LEAF, Pages, Row, Value
 from supervisor.store.recording import as_stored_text
-from supervisor.store.rows import seconds
 from supervisor.store.schema import SEED_SCHEMA, SUPERVISION_TABLES, frozen_default
+from supervisor.store.values import seconds
 
 LOST = "[lost]"
 """What stands for the arguments, or the start, of a run whose own row is gone."""
@@ -200,7 +200,10 @@ class Salvage:
         found = _columns_of(self._tables.get(table, (0, ""))[1])
         if tuple(name for name, _ in found[: len(known)]) != known:
             return list(known)
+        there = {row[1] for row in connection.execute(f"PRAGMA table_info({table})")}
         for name, kind in found[len(known) :]:
+            if name in there:
+                continue
             quoted = name.replace('"', '""')
             affinity = kind.lower() if kind.lower() in _TYPES else ""
             connection.execute(f'ALTER TABLE {table} ADD COLUMN "{quoted}" {affinity}')

@@ -28,15 +28,6 @@ SEED_SCHEMA = (
 
 SUPERVISION_TABLES = ("run_process", "run_ending")
 
-MILLISECONDS_ABOVE = 100_000_000_000
-"""A stored time above this is in milliseconds, else in seconds: the original uses both (1973 in ms, 5138 in s)."""
-
-
-def in_ms(column: str) -> str:
-    """Return the SQL of a stored time in milliseconds; indexes serve queries that say it in the same words."""
-    return f"CASE WHEN {column} > {MILLISECONDS_ABOVE} THEN {column} ELSE {column} * 1000 END"
-
-
 _CREATE_MIGRATIONS = "CREATE TABLE schema_migrations (version INTEGER PRIMARY KEY, applied_at INTEGER NOT NULL)"
 
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
@@ -79,18 +70,23 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         )""",
         "CREATE INDEX ays_run_ending_inferred ON run_ending (run_id) WHERE rank = 1",
     ),
+    ("ALTER TABLE run_process ADD COLUMN environment TEXT",),
     (
-        f"CREATE INDEX ays_runs_newest ON runs ({in_ms('started_at')})",
-        f"CREATE INDEX ays_runs_ended ON runs ({in_ms('ended_at')}) WHERE ended_at IS NOT NULL",
+        "CREATE INDEX ays_runs_newest ON runs"
+        " (CASE WHEN started_at > 100000000000 THEN started_at ELSE started_at * 1000 END)",
+        "CREATE INDEX ays_runs_ended ON runs"
+        " (CASE WHEN ended_at > 100000000000 THEN ended_at ELSE ended_at * 1000 END) WHERE ended_at IS NOT NULL",
     ),
 )
 """Numbered from 1. A step is never edited once it has been released; times are Unix milliseconds."""
 
 NEWEST = len(MIGRATIONS)
 
-_OF_TABLES, _LARGE = 1, 20_000
-"""The migration that brings the tables; later ones take a store of more than so many runs longer than an agent's start
-may take."""
+_QUICK, _LARGE = 2, 20_000
+"""Migrations up to this one are quick; later ones take longer than an agent's start may in a store of more runs."""
+
+READABLE = range(_QUICK, NEWEST + 1)
+"""The versions whose tables are as we know them: what comes behind the quick migrations only makes queries faster."""
 
 _VIRTUAL = re.compile(r"create\s+virtual\b", re.IGNORECASE)
 _FROZEN_DEFAULT = re.compile(r'"started_at" integer default (\d+) ')
@@ -142,7 +138,7 @@ def create_or_migrate(connection: sqlite3.Connection, schema: Schema, now_ms: in
         hurried: leave to others what only makes a large store faster, and takes long.
     """
     while not schema.seeded or schema.version < NEWEST:
-        if hurried and schema.seeded and schema.version >= _OF_TABLES and _is_large(connection):
+        if hurried and schema.seeded and schema.version >= _QUICK and _is_large(connection):
             return schema
         connection.execute("BEGIN IMMEDIATE")
         try:
@@ -171,7 +167,8 @@ def shadow(connection: sqlite3.Connection) -> None:
     That is the case in a store opened for reading only that has none, and in one whose schema is newer than ours.
     """
     connection.execute("PRAGMA temp_store = MEMORY")
-    _execute_all(connection, (_as_temporary(sql) for sql in MIGRATIONS[_OF_TABLES - 1]))
+    for step in MIGRATIONS[:_QUICK]:
+        _execute_all(connection, (_as_temporary(sql) for sql in step))
 
 
 def _unless_there(sql: str) -> str:
