@@ -35,6 +35,9 @@ TELL_AFTER = 2.0
 """Seconds of waiting for those who have the old file open after which it is said who they are."""
 
 _SIDES = ("-wal", "-shm", "-journal")
+_WORK = f"{FILE}.new-"
+"""How the folder in which a new store is made begins."""
+
 _LOCK_BYTES, _LOCK_LENGTH = 0x40000000, 512
 _LOOK_EVERY, _MARK_WITHIN = 0.02, 0.2
 
@@ -92,7 +95,8 @@ def repair(directory: str, *, dry: bool, patience: float | None = None, tell: Ca
             salvage = Salvage(Pages(descriptor, wal))
             if salvage.version > NEWEST:
                 raise StoreError(f"{store_file(directory)} was made by a newer version", "let that version repair it")
-            work = tempfile.mkdtemp(prefix="repair-", dir=os.path.join(directory, FOLDER))
+            _clear(os.path.join(directory, FOLDER))
+            work = tempfile.mkdtemp(prefix=_WORK, dir=os.path.join(directory, FOLDER))
             try:
                 salvaged = _make_new(work, salvage, directory)
                 if dry:
@@ -213,6 +217,13 @@ def _open_wal(directory: str) -> int | None:
         return None
 
 
+def _clear(folder: str) -> None:
+    """Remove what repairs that were killed have left; the marker says that none is at work."""
+    for name in os.listdir(folder):
+        if name.startswith(_WORK):
+            shutil.rmtree(os.path.join(folder, name), ignore_errors=True)
+
+
 def _make_new(work: str, salvage: Salvage, directory: str) -> Salvaged:
     """Make the new store below a folder of ours, whole and on the disk."""
     file = store_file(work)
@@ -263,10 +274,18 @@ def _put_in_place(descriptor: int, directory: str, new: str) -> str:
     except OSError:  # a file system that has no links
         _copy(descriptor, aside)
     _sync(os.path.dirname(path))
-    for suffix in _SIDES:
-        with contextlib.suppress(FileNotFoundError):
-            os.rename(f"{path}{suffix}", f"{aside}{suffix}")
-    os.rename(new, path)
+    moved = []
+    try:
+        for suffix in _SIDES:
+            with contextlib.suppress(FileNotFoundError):
+                os.rename(f"{path}{suffix}", f"{aside}{suffix}")
+                moved.append(suffix)
+        os.rename(new, path)
+    except OSError:
+        for suffix in moved:
+            os.rename(f"{aside}{suffix}", f"{path}{suffix}")
+        os.unlink(aside)
+        raise
     _sync(os.path.dirname(path))
     return aside
 

@@ -7,6 +7,7 @@ project and status even where its own row is gone.
 
 from __future__ import annotations
 
+import functools
 import json
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -247,9 +248,16 @@ def _insert(connection: sqlite3.Connection, table: str, columns: Sequence[str], 
         return
     values = [row.rowid, *row.values[1 : len(columns)]]
     bound = [as_stored_text(value) if isinstance(value, str) else value for value in values]
-    holes = ("CAST(? AS TEXT)" if isinstance(value, str) else "?" for value in values)
-    names = ", ".join('"' + name.replace('"', '""') + '"' for name in columns[: len(values)])
-    connection.execute(f"INSERT OR IGNORE INTO {table} ({names}) VALUES ({', '.join(holes)})", bound)
+    is_odd = tuple(now is not value for now, value in zip(bound, values, strict=True))
+    connection.execute(_insertion(table, tuple(columns[: len(values)]), is_odd if any(is_odd) else ()), bound)
+
+
+@functools.lru_cache
+def _insertion(table: str, columns: tuple[str, ...], is_odd: tuple[bool, ...]) -> str:
+    """Return an INSERT; ``is_odd`` tells which values are texts that are bound as their bytes, () for none."""
+    holes = ("CAST(? AS TEXT)" if odd else "?" for odd in is_odd or (False,) * len(columns))
+    names = ", ".join('"' + name.replace('"', '""') + '"' for name in columns)
+    return f"INSERT OR IGNORE INTO {table} ({names}) VALUES ({', '.join(holes)})"
 
 
 def _heed_status(connection: sqlite3.Connection, statuses: dict[int, Value], in_trees: set[int]) -> None:
