@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 from supervisor.errors import StoreBusy, StoreError, StoreMissing
 from supervisor.models import Claim, Ending
 from supervisor.store.connection import is_lock, store_file, translate
-from supervisor.store.repair import is_under_repair, marker
+from supervisor.store.repair import is_under_repair
 from supervisor.store.supervision import SupervisedStore
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class StoreWatch:
         self.is_locked = False
         """Whether a lock has kept us from reading what has changed."""
         self._file = store_file(directory)
-        self._changes = Changes(self._file, f"{self._file}-wal", marker(directory))
+        self._changes = Changes(self._file, f"{self._file}-wal")
         self._inode: tuple[int, int] | None = None
         self._version: int | None = None
         self._troubles: dict[str, str] = {}
