@@ -31,6 +31,11 @@ def registry_dir() -> str:
     return _private_folder(os.path.join(state_dir(), "registry"))
 
 
+def registry_file(directory: str) -> str:
+    """Return the registry's file for the store of a project, given by its real path."""
+    return os.path.join(registry_dir(), f"{digest(directory)}.json")
+
+
 def spool_dir() -> str:
     """Return the folder that keeps what could not be written into its store."""
     return _private_folder(os.path.join(state_dir(), "spool"))
@@ -86,6 +91,22 @@ def _plain(variable: str, usual: str) -> str | None:
     if not folder and os.path.isabs(os.environ.get("HOME", "")):
         folder = os.path.expanduser(usual)
     return os.path.join(folder, APP) if os.path.isabs(folder) else None
+
+
+def digest(text: str) -> str:
+    """Return 32 digits that stand for a text, as part of a file's name.
+
+    hashlib would load OpenSSL's, which takes milliseconds.
+    """
+    try:
+        from _sha2 import sha256  # type: ignore[import-not-found]  # noqa: PLC0415  as Python's own random does
+    except ImportError:
+        try:
+            from _sha256 import sha256  # type: ignore[import-not-found]  # noqa: PLC0415  Python 3.11
+        except ImportError:
+            from hashlib import sha256  # noqa: PLC0415  a Python without modules of its own for this
+    digits: str = sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
+    return digits[:32]
 
 
 def _private_folder(path: str) -> str:

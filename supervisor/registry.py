@@ -6,7 +6,6 @@ processes may write without a lock. Losing it loses no record: stores make thems
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import time
@@ -67,7 +66,7 @@ def entries() -> list[Entry]:
 
 def get(directory: str) -> Entry | None:
     """Return the entry of a directory's store."""
-    return _read(_file(os.path.realpath(directory)))
+    return _read(paths.registry_file(os.path.realpath(directory)))
 
 
 def add(directory: str, origin: Origin) -> Entry:
@@ -77,7 +76,7 @@ def add(directory: str, origin: Origin) -> Entry:
         OSError: the registry cannot be written.
     """
     directory = os.path.realpath(directory)
-    target, inode = _file(directory), _inode(directory)
+    target, inode = paths.registry_file(directory), _inode(directory)
     while True:
         there, old = os.path.lexists(target), _read(target)
         if old is not None and old.inode == inode and _STRENGTH[origin] <= _STRENGTH[old.origin]:
@@ -118,7 +117,7 @@ def forget(directory: str) -> None:
         NotFound: it is not there.
     """
     try:
-        os.unlink(_file(os.path.realpath(directory)))
+        os.unlink(paths.registry_file(os.path.realpath(directory)))
     except FileNotFoundError:
         raise NotFound(f"{directory} is not in the registry", "see: agent-yes-supervise stores list") from None
 
@@ -135,11 +134,6 @@ def scan(folder: str) -> Iterator[str]:
             for name in names
             if name not in _NOT_WORTH_SCANNING and os.path.join(directory, name) not in _THE_KERNELS_OWN
         )
-
-
-def _file(directory: str) -> str:
-    digest = hashlib.sha256(os.fsencode(directory)).hexdigest()[:32]
-    return os.path.join(paths.registry_dir(), f"{digest}.json")
 
 
 def _write(entry: Entry, target: str, *, first: bool) -> bool:

@@ -51,7 +51,7 @@ class Server:
 
     def tell(self, *words: str) -> str:
         """Give tmux an order and return what it answers."""
-        environment = {"TMUX_TMPDIR": self._folder, "PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"}
+        environment = {"TMUX_TMPDIR": self._folder, "PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8", "SHELL": "/bin/sh"}
         command = ["tmux", "-u", "-L", "test", "-f", "/dev/null", *words]
         told = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=30, check=False)
         assert told.returncode == 0, told.stderr

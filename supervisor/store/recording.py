@@ -223,8 +223,13 @@ def insert_process(
 
 def _run_of(connection: sqlite3.Connection, run: NewRun, *, late: int | None = None) -> int:
     """Return the id of the run with that token, which is inserted where the store does not know it."""
-    known = connection.execute("SELECT run_id FROM run_process WHERE token = ?", (run.token,)).fetchone()
-    run_id: int = known[0] if known else _insert_run(connection, run, late)
+    known = connection.execute(
+        "SELECT run_id, runs.id FROM run_process LEFT JOIN runs ON runs.id = run_id WHERE token = ?", (run.token,)
+    ).fetchone()
+    if known and known[1] is None:  # the original under Bun has deleted the run, and does not cascade
+        for table in ("run_ending", "run_process"):
+            connection.execute(f"DELETE FROM {table} WHERE run_id = ?", known[:1])
+    run_id: int = known[0] if known and known[1] is not None else _insert_run(connection, run, late)
     return run_id
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import stat
+import sys
 import time
 from pathlib import Path
 
@@ -334,6 +335,14 @@ def test_paths_are_where_the_platform_wants_them(
     folder = paths.state_dir()
     assert [folder] == made == [platformdirs.user_state_dir(paths.APP, appauthor=False)]
     assert paths.config_file() == os.path.join(platformdirs.user_config_dir(paths.APP, appauthor=False), "config.toml")
+
+
+def test_digests_are_alike(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
+    """A registry's file has the same name whichever module of Python has made the digest."""
+    found = paths.registry_file("/a/project")
+    for missing in ("_sha2", "_sha256"):
+        monkeypatch.setitem(sys.modules, missing, None)
+    assert paths.registry_file("/a/project") == found
 
 
 @pytest.mark.parametrize("path", [paths.state_dir, paths.registry_dir, paths.log_dir, paths.daemon_lock])
