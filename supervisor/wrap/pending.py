@@ -12,6 +12,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable
 
+GIVE_UP = frozenset({signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM})
+"""Signals by which somebody wants us to end, when the agent has."""
+
 LOOK_EVERY = 0.05
 """Seconds between two looks where no descriptor tells of signals."""
 
@@ -38,12 +41,12 @@ class PendingSignals:
             return None
         return Received(signal.sigwait(signal.valid_signals()), 0, 0)
 
-    def take_until(self, numbers: Container[int]) -> bool:
-        """Take all that have come, up to one of these; tell whether there was one."""
+    def take_until(self, numbers: Container[int]) -> int | None:
+        """Take all that have come, up to one of these, and return that; None if there was none."""
         while (received := self.take()) is not None:
             if received.number in numbers:
-                return True
-        return False
+                return received.number
+        return None
 
     def close(self) -> None:
         """Close the descriptor."""

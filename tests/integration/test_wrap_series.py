@@ -61,7 +61,7 @@ for argument in arguments:
     capture.open(os.getcwd(), os.urandom(16).hex())
     status = capture.wait_for(pid, after=0, attend=lambda: None)
     capture.drain()
-    capture.close()
+    capture.close(patiently=False)
     ending = os.fork()
     if ending == 0:
         signals.end_as(status)
