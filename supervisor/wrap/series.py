@@ -269,10 +269,10 @@ def _next_signal(timeout: float) -> int:
 
 def _forget_typed() -> None:
     """Drop what was typed at the last try and not read: a terminal's late answers would be the next one's prompt."""
+    import termios  # noqa: PLC0415  few agents are started again
+
     try:
         if os.isatty(0) and os.tcgetpgrp(0) == os.getpgrp():
-            import termios  # noqa: PLC0415  where there is a terminal
-
             termios.tcflush(0, termios.TCIFLUSH)
-    except OSError:
+    except (OSError, termios.error):  # it has been closed
         return
