@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import fcntl
 import os
+import platform
 import pty
 import re
 import select
@@ -20,12 +22,24 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 from kit import COMMAND, Processes
 
 from supervisor.process import leftovers, procfs
 
 AGENT = Path(__file__).parent / "agents" / "fake_agent.py"
 STORE = Path(".agent-yes") / "store.sqlite"
+
+_WAITS = {"x86_64": ("128", "7", "271"), "aarch64": ("137", "73")}.get(platform.machine(), ())
+"""The numbers of rt_sigtimedwait(2), poll(2) and ppoll(2), each of which takes a time limit as its third argument."""
+
+_WRITE = {"x86_64": "1", "aarch64": "64"}.get(platform.machine(), "")
+_FOREVER = {0, 0xFFFFFFFF, 0xFFFFFFFFFFFFFFFF}
+"""No time limit: a null pointer, or -1."""
+
+calls_are_known = pytest.mark.skipif(
+    not _WAITS or not os.path.exists("/proc/self/syscall"), reason="no such calls are known"
+)
 
 _RUNS = """
 SELECT runs.*, dir, cmd, prompt, token, cli, cwd, owner_pid, cause, rank, term_signal, core_dumped, settled_by
@@ -109,6 +123,17 @@ def is_stopped(pid: int) -> bool:
     return procfs.read_stat(pid).is_stopped
 
 
+def sleeps(pid: int) -> bool:
+    """Tell whether a process waits for signals or descriptors without a time limit (proc(5), /proc/PID/syscall)."""
+    words = Path(f"/proc/{pid}/syscall").read_text().split()
+    return words[0] in _WAITS and int(words[3], 16) in _FOREVER
+
+
+def is_held_up(pid: int) -> bool:
+    """Tell whether a process waits in a write to its stdout (the same file: the call's number, its first argument)."""
+    return Path(f"/proc/{pid}/syscall").read_text().split()[:2] == [_WRITE, "0x1"]
+
+
 def children(pid: int) -> list[int]:
     """Return the children of a process."""
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
@@ -168,6 +193,13 @@ class Wrapped:
             assert self.program.stdout is not None
             rest = self.program.stdout.read()
         return rest.replace("\r\n", "\n"), self.program.wait(20)
+
+
+def no_privilege() -> None:
+    """Take from root the right to pass over the rights of files; for what is about to be started."""
+    if os.geteuid() == 0:
+        for capability in (1, 2):  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
+            assert ctypes.CDLL(None).prctl(24, capability) == 0  # PR_CAPBSET_DROP
 
 
 class Terminal:

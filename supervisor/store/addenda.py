@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Mapping
 
-    from supervisor.models import Request
+    from supervisor.nouns import Request
 
 
 def add_evidence(connection: sqlite3.Connection, token: str, evidence: Mapping[str, object]) -> bool:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from types import TracebackType
 
-    from supervisor.models import Ending
+    from supervisor.nouns import Ending
     from supervisor.process.stamp import StampColumns
 
 
@@ -223,8 +223,13 @@ def insert_process(
 
 def _run_of(connection: sqlite3.Connection, run: NewRun, *, late: int | None = None) -> int:
     """Return the id of the run with that token, which is inserted where the store does not know it."""
-    known = connection.execute("SELECT run_id FROM run_process WHERE token = ?", (run.token,)).fetchone()
-    run_id: int = known[0] if known else _insert_run(connection, run, late)
+    known = connection.execute(
+        "SELECT run_id, runs.id FROM run_process LEFT JOIN runs ON runs.id = run_id WHERE token = ?", (run.token,)
+    ).fetchone()
+    if known and known[1] is None:  # the original under Bun has deleted the run, and does not cascade
+        for table in ("run_ending", "run_process"):
+            connection.execute(f"DELETE FROM {table} WHERE run_id = ?", known[:1])
+    run_id: int = known[0] if known and known[1] is not None else _insert_run(connection, run, late)
     return run_id
 
 
@@ -275,7 +280,7 @@ def _project_of(connection: sqlite3.Connection, run: NewRun, late: int | None) -
 
 
 KERNEL = 2
-"""The rank of the kernel's word, as `supervisor.models.Rank` has it, which brings dataclasses."""
+"""The rank of the kernel's word, as `supervisor.nouns.Rank` has it."""
 
 
 def heeding_request(connection: sqlite3.Connection, run_id: int, ending: Ending) -> Ending:
@@ -285,8 +290,8 @@ def heeding_request(connection: sqlite3.Connection, run_id: int, ending: Ending)
     ).fetchone()
     if asked is None:
         return ending
-    from supervisor.ending import after_request  # noqa: PLC0415  brings dataclasses, as the ending did
-    from supervisor.store.rows import request_from  # noqa: PLC0415  the same
+    from supervisor.ending import after_request  # noqa: PLC0415  loaded with the ending
+    from supervisor.store.values import request_from  # noqa: PLC0415  by then, the agent has been started
 
     return after_request(ending, request_from(*asked))
 

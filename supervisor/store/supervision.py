@@ -11,7 +11,6 @@ from supervisor.models import Claim, Ending, ProjectSummary, RunDetail, RunStatu
 from supervisor.store import recording, settling
 from supervisor.store.rows import (
     ENDING_COLUMNS,
-    MILLISECONDS_ABOVE,
     N_PROCESS,
     N_RUN,
     PROCESS_COLUMNS,
@@ -25,6 +24,7 @@ from supervisor.store.rows import (
     run_from,
 )
 from supervisor.store.store import Store
+from supervisor.store.values import MILLISECONDS_ABOVE
 
 if TYPE_CHECKING:
     from supervisor.process.stamp import StampColumns

@@ -54,6 +54,7 @@ def capture_for(warn: Callable[[str], None]) -> Capture | None:
     Args:
         warn: takes a line about what is not logged.
     """
+    warn = _once(warn)
     try:
         if os.isatty(0) and os.isatty(1):
             from supervisor.wrap.relay import Relay  # noqa: PLC0415  each way loads its own
@@ -68,6 +69,18 @@ def capture_for(warn: Callable[[str], None]) -> Capture | None:
         return None
     warn("this run is not logged: it writes to a terminal, but its input is none")
     return None
+
+
+def _once(warn: Callable[[str], None]) -> Callable[[str], None]:
+    """Return what takes lines but passes none on twice: two streams may fail for one reason."""
+    told: set[str] = set()
+
+    def tell(line: str) -> None:
+        if line not in told:
+            told.add(line)
+            warn(line)
+
+    return tell
 
 
 class Copy:

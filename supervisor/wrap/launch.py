@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import NoReturn
 
-    from supervisor.models import Ending
+    from supervisor.nouns import Ending
     from supervisor.wrap.capture import Capture
     from supervisor.wrap.limits import Limits
     from supervisor.wrap.options import Request

@@ -10,7 +10,7 @@ import random
 import signal
 import time
 
-from supervisor.models import Cause, RunStatus
+from supervisor.nouns import Cause, RunStatus
 from supervisor.process.token import VARIABLE
 from supervisor.wrap.record import plain_ending
 from supervisor.wrap.sessions import session_of
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from supervisor.config import WrapConfig
-    from supervisor.models import Ending
+    from supervisor.nouns import Ending
     from supervisor.wrap.launch import Outcome
     from supervisor.wrap.options import Request
     from supervisor.wrap.sessions import Session
@@ -190,6 +190,8 @@ class Series:
             return None
         delay = self._pace.next(lasted)
         how = _how(ending)
+        if ending.term_signal is not None:
+            _begin_line()
         if delay is None:
             times = "once" if self._most == 1 else f"{self._most} times"
             again = "is not started again" if not self._most else f"has been started again {times} in a row"
@@ -228,6 +230,15 @@ def _how(ending: Ending) -> str:
             name = f"signal {ending.term_signal}"
         return f"was ended by {name}" + (" (out of memory)" if ending.cause is Cause.OOM_KILLED else "")
     return f"failed with exit code {ending.exit_code}"
+
+
+def _begin_line() -> None:
+    """Begin a line of our own on a terminal, below what an agent that could not tidy up has left of its screen."""
+    if os.isatty(2):
+        try:
+            os.write(2, b"\r\n" if os.environ.get("TERM", "dumb") == "dumb" else b"\r\n\x1b[J")
+        except OSError:  # hung up
+            return
 
 
 def _next_signal(timeout: float) -> int:

@@ -21,6 +21,7 @@ from nursery import linux
 from wrapping import STORE, agent, end_runs, recorded_run, recorded_runs
 
 from supervisor.process import procfs
+from supervisor.spool.applying import apply_spooled
 
 pytestmark = [linux, pytest.mark.usefixtures("reaped")]
 
@@ -135,7 +136,7 @@ def test_reap_one_that_refuses(project: Path, stubborn: subprocess.Popen[str]) -
 
 
 def test_not_recorded(project: Path, stubborn: subprocess.Popen[str]) -> None:
-    """What was left, where that cannot be recorded in time, is told all the same, and a line says so."""
+    """What was left, where that cannot be recorded in time, is told all the same, and recorded later."""
     with closing(sqlite3.connect(project / STORE, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         stubborn.send_signal(signal.SIGINT)
@@ -143,8 +144,10 @@ def test_not_recorded(project: Path, stubborn: subprocess.Popen[str]) -> None:
     assert stubborn.stderr is not None
     told, missing = stubborn.stderr.read().splitlines()
     assert told.startswith(f"{PREFIX}1 process ended: ")
-    assert missing.startswith(f"{PREFIX}what it has left behind is not recorded: ")
+    assert missing.startswith(f"{PREFIX}what it has left behind is not recorded yet; it is kept in ")
     assert (recorded_run(project)["exit_code"], evidence(project)) == (3, [])
+    assert apply_spooled().troubles == []
+    assert [one[2] for one in evidence(project)] == ["killed"]
 
 
 @pytest.mark.parametrize("name", ["codex app-server", "cline --cline-hub-daemon"])
