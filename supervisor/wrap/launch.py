@@ -15,7 +15,7 @@ from supervisor.wrap.child import Child, become, refusal_code
 from supervisor.wrap.record import Record
 from supervisor.wrap.screen import Screen
 from supervisor.wrap.settings import Settings
-from supervisor.wrap.signals import end_as, hear_pending, wait_for
+from supervisor.wrap.signals import end_as, wait_for
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -158,8 +158,6 @@ class Launcher:
         limits = self._limits(outcome, way, attend)
         outcome.status = way.wait_for(child.pid, after=CALM_AFTER, attend=limits.attend if limits else attend)
         ended_at, outcome.ended_at, outcome.heard = time.time(), time.monotonic(), way.heard
-        if request.restart != "never":
-            hear_pending(way.heard, child.pid)
         way.drain()
         outcome.refused = refused = child.refusal()
         if refused is not None:

@@ -10,7 +10,7 @@ from supervisor.wrap.signals import Received
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable
+    from collections.abc import Iterable
 
 GIVE_UP = frozenset({signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM})
 """Signals by which somebody wants us to end, when the agent has."""
@@ -40,13 +40,6 @@ class PendingSignals:
         if not signal.sigpending():
             return None
         return Received(signal.sigwait(signal.valid_signals()), 0, 0)
-
-    def take_until(self, numbers: Container[int]) -> int | None:
-        """Take all that have come, up to one of these, and return that; None if there was none."""
-        while (received := self.take()) is not None:
-            if received.number in numbers:
-                return received.number
-        return None
 
     def close(self) -> None:
         """Close the descriptor."""

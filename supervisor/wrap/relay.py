@@ -174,9 +174,7 @@ class Relay:
                 return  # those that the agent has left behind keep its terminal open
             if self._move_now(self._output, QUIET):
                 heard = time.monotonic()
-            assert self._signals is not None  # noqa: S101  `wait_for` has set it
-            if (number := self._signals.take_until(GIVE_UP)) is not None:
-                self.heard[number] = time.monotonic()
+            elif signal.sigpending() & GIVE_UP:  # and stays so, for those who ask afterwards
                 return  # somebody wants us to end though the terminal does not take what is left
 
     def close(self, *, patiently: bool) -> None:  # noqa: ARG002  `drain` waits anyway
@@ -290,7 +288,8 @@ class Relay:
             self._send_to_group(signal.SIGCONT)
 
     def _move_now(self, channel: Channel, timeout: float) -> bool:
-        ready = self._wait([channel], timeout)
+        """Wait for a channel whatever signals have come; tell whether something has moved."""
+        ready = dict(self._waiter.wait(wanted_of([channel]), timeout))
         channel.move(ready)
         return (channel.source in ready or channel.target in ready) and not channel.ended
 

@@ -25,7 +25,7 @@ class Direct:
     fork = staticmethod(os.fork)
     def wait_for(self, agent, **keywords):
         return signals.wait_for(agent, heard={}, **keywords)
-    open = drain = close = staticmethod(lambda *_: None)
+    open = drain = close = staticmethod(lambda *_, **__: None)
 
 def warn(line):
     raise AssertionError(line)
