@@ -174,11 +174,14 @@ def _read(path: str) -> Entry | None:
     try:
         with open(path, encoding="utf-8") as file:
             raw = json.load(file)
-        origin, added_at = Origin(raw["origin"]), float(raw["added_at"])
-        return Entry(str(raw["dir"]), origin, added_at, raw["inode"], raw.get("handle"))
+        directory, origin, added_at = raw["dir"], Origin(raw["origin"]), float(raw["added_at"])
+        if not os.path.isabs(directory) or b"\0" in os.fsencode(directory):
+            raise ValueError(f"{directory!r} is no absolute path")
+        inode = raw["inode"] if type(raw["inode"]) is int else None
+        return Entry(directory, origin, added_at, inode, raw.get("handle"))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         _warn("%s is no registry entry (%s): remove it", path, error)
         return None
 
