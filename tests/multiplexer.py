@@ -183,7 +183,7 @@ class SideBySide:
         for name in SIDES:
             self.sides.append(Side(self._server, name, self._folder / name, self._environment))
         self.see(PROMPT)
-        self._before = [side.settings() for side in self.sides]
+        self._before = self._settings()
         self.type("clear\n")
         for side in self.sides:
             wait_until(side.is_clear)
@@ -243,9 +243,18 @@ class SideBySide:
             wait_until(side.is_at_prompt, self._timeout)
         self.type('echo "code $?"\n')
         self.expect(f"code {code}")
+        wait_until(self._are_alike, self._timeout, "modes differ")
+        wait_until(self._is_as_before, self._timeout, f"not set as before: {self._settings()}")
+
+    def _are_alike(self) -> bool:
         modes = [side.modes() for side in self.sides]
-        assert modes == [modes[0]] * len(SIDES)
-        assert [side.settings() for side in self.sides] == self._before
+        return modes == [modes[0]] * len(SIDES)
+
+    def _is_as_before(self) -> bool:
+        return self._settings() == self._before
+
+    def _settings(self) -> list[str]:
+        return [side.settings() for side in self.sides]
 
 
 def numbers_aside(lines: list[str]) -> list[str]:

@@ -125,6 +125,7 @@ def by_chance_aside(lines: list[str]) -> list[str]:
     """Return lines without the words that claude picks by chance, and its sessions' ids."""
     text = re.sub(r"✻ \w+ for \d+s", "✻ Worked", "\n".join(lines))
     text = re.sub(r'Try ".*"', "", text)
+    text = re.sub(r"\^\[\[\?[\d;]*c", "", text)  # the terminal's answer, if claude did not live to read it
     return re.sub(r"--resume [0-9a-f-]{36}", "--resume ID", text).split("\n")
 
 
