@@ -24,6 +24,7 @@ for _name in _HOMES:
     os.environ[_name] = NOWHERE
 os.environ.pop("AGENT_YES_RUN", None)
 os.environ.pop("NO_COLOR", None)
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # each of a thousand processes would compile all anew
 
 # What nohup or a runner ignores would be inherited by every agent.
 for _signal in signal.valid_signals() - {signal.SIGPIPE, signal.SIGXFSZ}:

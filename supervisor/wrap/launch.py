@@ -175,7 +175,9 @@ class Launcher:
             outcome.is_over = limits.is_over
         when_ended(outcome)
         if refused is None:
-            _look_behind((child.pid, *way.leaders), token, record, reap=request.reap or outcome.is_over)
+            grace = self.settings.wrap.grace if outcome.is_over else None
+            reap = request.reap or outcome.is_over
+            _look_behind((child.pid, *way.leaders), token, record, reap=reap, grace=grace)
         way.close(patiently=request.restart != "never")
         return outcome
 
@@ -263,7 +265,9 @@ class _Direct:
         pass
 
 
-def _look_behind(leaders: tuple[int, ...], token: str, record: Record | None, *, reap: bool) -> None:
+def _look_behind(
+    leaders: tuple[int, ...], token: str, record: Record | None, *, reap: bool, grace: float | None
+) -> None:
     """Deal with what the agent has left behind; whatever goes wrong with that, its end comes through.
 
     Args:
@@ -271,12 +275,13 @@ def _look_behind(leaders: tuple[int, ...], token: str, record: Record | None, *,
         token: the run's.
         record: the run's record, for what is to be added.
         reap: whether to end what is left.
+        grace: seconds that it has for that, None for the usual.
     """
     try:
         from supervisor.process.leftovers import Run  # noqa: PLC0415  loaded by `Record.attend`
         from supervisor.wrap.leftovers import tidy  # noqa: PLC0415  the same
 
-        left = tidy(Run(token, leaders, record.start_ticks if record else None), reap=reap, say=say)
+        left = tidy(Run(token, leaders, record.start_ticks if record else None), reap=reap, grace=grace, say=say)
         if record is not None and left:
             record.add(left, "what it has left behind")
     except Exception as error:  # noqa: BLE001  as above

@@ -24,12 +24,13 @@ _TOLD, _RECORDED = 5, 50
 _IMPATIENT = frozenset({signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP})
 
 
-def tidy(run: Run, *, reap: bool, say: Callable[[str], None]) -> Mapping[str, object]:
+def tidy(run: Run, *, reap: bool, grace: float | None = None, say: Callable[[str], None]) -> Mapping[str, object]:
     """Look what is left of a run, say so in a line, and return what to record of it: nothing where nothing is.
 
     Args:
         run: the run, whose ending has been recorded.
         reap: whether to end what is left.
+        grace: seconds between SIGTERM and SIGKILL, if so; None for `GRACE`.
         say: takes the line.
     """
     gone: dict[tuple[int, int], tuple[Leftover, str]] = {}
@@ -37,7 +38,7 @@ def tidy(run: Run, *, reap: bool, say: Callable[[str], None]) -> Mapping[str, ob
         found = _look_twice(run)
         passing = [one for one in found if not one.lasts and one.descriptor is not None]
         if reap and passing:
-            killed = leftovers.end(passing, GRACE, hurry=_is_in_a_hurry)
+            killed = leftovers.end(passing, GRACE if grace is None else grace, hurry=_is_in_a_hurry)
             gone |= {_key(one): (one, "killed" if one.pid in killed else "ended") for one in passing}
         leftovers.close(found)
         if not passing:
