@@ -189,6 +189,10 @@ class TestInstallation:
         folder.mkdir()
         (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 4.3.0\n")
         (folder / "RECORD").write_text(f"{files}\n")
+        if files:  # newer Pythons pass over files that are not there
+            path = tmp_path / files.rstrip(",")
+            path.parent.mkdir()
+            path.touch()
         finding = only(environment.check_distributions([str(tmp_path)]))
         assert (finding.level == "fail") is shares
         if shares:

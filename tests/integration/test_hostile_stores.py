@@ -96,10 +96,12 @@ def evil(tmp_path: Path, project: Path, processes: Processes, monkeypatch: pytes
         if number == 1:
             end = ending(Rank.OWNER, settled_by=EVIL, evidence={EVIL: EVIL, "left": [{EVIL: EVIL}], "oom": EVIL})
             recording.finish_run(connection, run, end)
-    connection.execute("INSERT INTO projects (dir, cmd, prompt) VALUES (?1, ?1, ?1)", (EVIL,))
-    connection.execute("UPDATE run_process SET asked_by = ?1, asked_for = ?1, asked_at = 1 WHERE run_id = 3", (EVIL,))
-    connection.execute("UPDATE run_process SET stamped_by = ?1", (EVIL,))
-    connection.execute("UPDATE run_process SET host = ?1, boot_id = ?1 WHERE run_id = 3", (EVIL,))
+    connection.execute("INSERT INTO projects (dir, cmd, prompt) VALUES (:evil, :evil, :evil)", {"evil": EVIL})
+    connection.execute(
+        "UPDATE run_process SET asked_by = :evil, asked_for = :evil, asked_at = 1 WHERE run_id = 3", {"evil": EVIL}
+    )
+    connection.execute("UPDATE run_process SET stamped_by = :evil", {"evil": EVIL})
+    connection.execute("UPDATE run_process SET host = :evil, boot_id = :evil WHERE run_id = 3", {"evil": EVIL})
     connection.close()
     registry.add(str(directory), Origin.ADDED)
     return directory
