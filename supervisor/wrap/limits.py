@@ -66,6 +66,7 @@ class Limits:
         self._last_output = last_output
         self._besides = besides
         self._began = self._looked_at = time.monotonic()
+        self._besides_at: float | None = self._began
         self._activity = None if self._idle_timeout is None else Activity(agent, token)
         self._pause = min(max((self._idle_timeout or 0) / _LOOKS, _LEAST_PAUSE), _LONGEST_PAUSE)
         self._quiet = 0.0
@@ -80,13 +81,21 @@ class Limits:
 
     def attend(self) -> float | None:
         """Do what is due; return the seconds until something is again, None if nothing will be."""
-        pauses = [self._besides()]
+        pauses = [self._attend_besides()]
         if self._done != _FAILED:
             try:
                 pauses.append(self._keep())
             except Exception as error:  # noqa: BLE001  no trouble of ours may end the wrapper of a running agent
                 self._over, self._done = f"{type(error).__name__}: {error}", _FAILED
         return min((pause for pause in pauses if pause is not None), default=None)
+
+    def _attend_besides(self) -> float | None:
+        """See to what else is due, at its own pace: we come more often."""
+        now = time.monotonic()
+        if self._besides_at is not None and now >= self._besides_at:
+            pause = self._besides()
+            self._besides_at = None if pause is None else now + pause
+        return None if self._besides_at is None else max(self._besides_at - now, 0.001)
 
     def tell(self, say: Callable[[str], None]) -> None:
         """Say, when the agent has ended, that it was ended by us, if it was."""
