@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import os
 import shutil
 import statistics
@@ -244,11 +245,11 @@ def stalls(options: argparse.Namespace) -> list[list[str]]:
         with place(options) as project:
             script = "until [ -e go ]; do sleep 0.1; done; exec dd if=/dev/zero bs=1k"
             process, output = project.start(OURS, "wrap", "--log", "sh", "-c", script, terminal=where == "terminal")
-            wait_until(lambda: _agent_of(process.pid, "sleep"), _LATEST, "the agent does not start")  # noqa: B023  now
+            wait_until(functools.partial(_agent_of, process.pid, "sleep"), _LATEST, "the agent does not start")
             time.sleep(options.settle)
             before = Usage.of(process.pid)
             (project.project / "go").touch()
-            agent = wait_until(lambda: _agent_of(process.pid, "dd"), _LATEST, "the agent does not go on")  # noqa: B023
+            agent = wait_until(functools.partial(_agent_of, process.pid, "dd"), _LATEST, "the agent does not go on")
             time.sleep(options.settle)
             first = _written(agent)
             time.sleep(options.settle)

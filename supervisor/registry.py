@@ -89,9 +89,10 @@ def add(directory: str, origin: Origin) -> Entry:
     target, inode = paths.registry_file(directory), _inode(directory)
     while True:
         there, old = os.path.lexists(target), _read(target)
-        if old is not None and old.inode == inode and _STRENGTH[origin] <= _STRENGTH[old.origin]:  # noqa: SIM102
-            if origin is Origin.FOUND or old.is_of_file():  # a handle takes longer to get, and is asked for anyway
-                return old
+        is_known = old is not None and old.inode == inode and _STRENGTH[origin] <= _STRENGTH[old.origin]
+        # A handle takes longer to get, and before a store is trusted it is asked for anyway.
+        if old is not None and is_known and (origin is Origin.FOUND or old.is_of_file()):
+            return old
         entry = Entry(directory, origin, time.time(), inode, _handle(directory))
         if _write(entry, target, first=not there):
             return entry

@@ -8,6 +8,7 @@ import shutil
 import signal
 import sqlite3
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -394,20 +395,27 @@ def test_who_opens_it_too_late_is_waited_for(
     assert is_whole(store)
 
 
+class Cut:
+    """A function of the system that fails the n-th time."""
+
+    def __init__(self, real: Callable[..., object], number: int) -> None:
+        self._real, self._number = real, number
+        self.calls = 0
+
+    def __call__(self, *args: object, **options: object) -> object:
+        self.calls += 1
+        if self.calls == self._number:
+            raise OSError(5, "cut short")
+        return self._real(*args, **options)
+
+
 @pytest.mark.parametrize("call", ["link", "rename", "fsync", "fchmod", "unlink"])
 def test_cut_short_nothing_is_lost(project: Path, store: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
     """Wherever a repair is cut short, the damaged store or the new one stands there, and it can be done again."""
     junk_page(store, leaf_of(store, "runs", 1))
     content, number = store.read_bytes(), 0
     while True:
-        calls, real = [0], getattr(os, call)
-
-        def cut(*args: object, **options: object) -> object:
-            calls[0] += 1  # noqa: B023
-            if calls[0] == number + 1:  # noqa: B023
-                raise OSError(5, "cut short")
-            return real(*args, **options)  # noqa: B023
-
+        cut = Cut(getattr(os, call), number + 1)
         with monkeypatch.context() as context:
             context.setattr(os, call, cut)
             try:
