@@ -403,6 +403,7 @@ class Cut:
         self.calls = 0
 
     def __call__(self, *args: object, **options: object) -> object:
+        """Call the real one, or fail."""
         self.calls += 1
         if self.calls == self._number:
             raise OSError(5, "cut short")
