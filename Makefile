@@ -30,7 +30,7 @@ bench: $(READY) ## Measure detection and cost; takes about 30 minutes; ARGS="--n
 	$(VENV)/bin/python benchmarks/scale.py $(ARGS)
 
 test: $(READY) ## Run the tests; ARGS="-k word" for some of them.
-	$(RUN) pytest -n 3 --dist worksteal $(ARGS)
+	$(RUN) pytest -n 3 --dist loadfile $(ARGS)
 
 lint: $(READY) ## Check style and format.
 	$(RUN) ruff check .

@@ -40,7 +40,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def apart(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Keep what we start in child namespaces from seeing the stores of other test runs."""
+    """Keep what we start in child namespaces from seeing the stores of tests beside it."""
     Apart.own = tmp_path_factory.getbasetemp()
 
 

@@ -176,23 +176,30 @@ def leaderless(processes: Processes) -> subprocess.Popen[str]:
 
 
 class Apart:
-    """Keeps processes of child PID namespaces from seeing what other test runs on this machine have.
+    """Keeps processes of child PID namespaces from seeing what the tests beside this one have.
 
-    A row may have been written by any process that sees its store, so a run of the same tests beside this one would
-    no longer be sure of the dead pids in its stores.
+    A row may have been written by any process that sees its store, so tests that run at the same time, in another
+    worker or another run, would no longer be sure of the dead pids in their stores.
     """
 
     own: Path | None = None
-    """Where this test run's folders are."""
+    """Where this worker's folders are."""
+
+    @classmethod
+    def all(cls) -> Path | None:
+        """Return the folder that all test runs of this user have theirs in; None where they lie elsewhere."""
+        above = cls.own.parents if cls.own else ()
+        return next((folder for folder in above if folder.name.startswith("pytest-of-")), None)
 
     @classmethod
     def command(cls, *command: str) -> list[str]:
-        """Return a command that runs another in a mount namespace where of all test runs' folders ours alone is."""
-        if cls.own is None or not cls.own.parent.name.startswith("pytest-of-"):
+        """Return a command that runs another in a mount namespace where of all tests' folders ours alone are."""
+        folders = cls.all()
+        if folders is None:
             return list(command)
-        hide = 'own=$1 others=$2; shift 2; here=$PWD; cd "$own"; mount -t tmpfs none "$others"; mkdir "$own"'
+        hide = 'own=$1 all=$2; shift 2; here=$PWD; cd "$own"; mount -t tmpfs none "$all"; mkdir -p "$own"'
         script = f'{hide}; mount -c --bind . "$own"; cd "$here"; exec "$@"'
-        return ["unshare", "--mount", "sh", "-ec", script, "sh", str(cls.own), str(cls.own.parent), *command]
+        return ["unshare", "--mount", "sh", "-ec", script, "sh", str(cls.own), str(folders), *command]
 
 
 def child_of_a_namespace(processes: Processes, script: str, *args: str) -> int:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from kit import wait_until
+from nursery import Apart
 
 ROOT = Path(__file__).parents[1]
 CANNOT = 77
@@ -58,7 +59,8 @@ class Sandbox:
             'echo $$ >"$1/cgroup.procs" && exec unshare --mount --cgroup sh -c'
             ' \'umount "$1" && mount -t cgroup2 none "$1" && exec "$2" up\' sh "$2" "$3"'
         )
-        done = self._call("sh", "-c", up, "sh", str(self._group), str(_groups()), str(command()), timeout=50)
+        words = Apart.command("sh", "-c", up, "sh", str(self._group), str(_groups()), str(command()))
+        done = self._call(*words, timeout=50)
         if done.returncode != 0:
             self.__exit__()
         if done.returncode == CANNOT:

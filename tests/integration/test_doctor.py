@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from daemons import Daemon
 from kit import Original, Processes, run_ours, wait_until
-from nursery import as_root, linux
+from nursery import Apart, as_root, linux
 from stores import NEWER, execute, place
 
 from supervisor import __version__, paths, registry
@@ -144,7 +144,8 @@ class TestMachine:
             "from supervisor.doctor import machine as m\n"
             f"for f in m.check_{check}(): print(f.level, bool(f.remedy) is (f.level != 'ok'))"
         )
-        argv = ("unshare", *options, "sh", "-c", f'{script} && "$0" -c "$1"', sys.executable, code)
+        shell = ("sh", "-c", f'{script} && "$0" -c "$1"', sys.executable, code)
+        argv = Apart.command("unshare", *options, *shell)
         told = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=30)
         assert told.stdout == f"{level} True\n"
 

@@ -155,6 +155,7 @@ def test_claude_in_tmux(project: Path, tmp_path: Path, processes: Processes, sea
         sides.resize(20, 60)
         sides.see("Please run /login", by_chance_aside)
         sides.resize(LINES, COLUMNS)
+        sides.see("Tips for getting started", by_chance_aside)  # beside the rest, where there is room
         sides.type("not sent")
         sides.see("not sent", by_chance_aside)
         sides.press("C-c")

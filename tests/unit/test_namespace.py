@@ -136,6 +136,19 @@ def test_child_namespace_with_another_root(
 
 
 @as_root
+def test_child_namespace_of_a_test(processes: Processes) -> None:
+    """What a test starts in a child namespace sees no folder of other tests: these would doubt their dead pids."""
+    folders, own = Apart.all(), Apart.own
+    if folders is None or own is None:
+        pytest.skip("the tests' folders are not where pytest has them")
+    seen = Path(f"/proc/{child_of_a_namespace(processes, '')}/root{folders}")
+    for part in own.relative_to(folders).parts:
+        assert os.listdir(seen) == [part]
+        seen /= part
+    assert set(os.listdir(seen)) == set(os.listdir(own))
+
+
+@as_root
 @initially
 def test_child_namespace_that_may_not_be_looked_into(processes: Processes) -> None:
     """A process of a child namespace whose root we may not look into counts as seeing the directory."""
