@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
+from datetime import datetime
 
 from supervisor.errors import ServiceError
 from supervisor.service import manager, unit
@@ -74,7 +75,6 @@ class Systemd:
         shown = self._shown()
         installed = manager.read(plan.path)
         running = shown.get("ActiveState") in ("active", "reloading")
-        since = shown.get("ActiveEnterTimestamp", "").removeprefix("@")
         return ServiceState(
             manager="systemd",
             file=None if installed is None else plan.path,
@@ -82,7 +82,7 @@ class Systemd:
             enabled=shown.get("UnitFileState") == "enabled",
             running=running,
             pid=int(shown["MainPID"]) if running and shown.get("MainPID") else None,
-            since=float(since) if running and since.replace(".", "", 1).isdecimal() else None,
+            since=_unix(shown.get("ActiveEnterTimestamp", "")) if running else None,
             text=shown.get("StatusText", "") if running else _condition(shown),
             lingers=self._lingers(),
         )
@@ -109,9 +109,9 @@ class Systemd:
         return int(match[1]) if match else 0
 
     def _shown(self) -> dict[str, str]:
-        """Return the unit's properties; those that are 0 or empty are left out."""
+        """Return the unit's properties, times in UTC; those that are 0 or empty are left out."""
         properties = "ActiveState,Result,MainPID,StatusText,UnitFileState,ActiveEnterTimestamp,NRestarts"
-        command = (*_SYSTEMCTL, "show", "--timestamp=unix", f"--property={properties}", UNIT)
+        command = ("env", "TZ=UTC", *_SYSTEMCTL, "show", f"--property={properties}", UNIT)
         pairs = (line.partition("=") for line in must(self._run, command, _NO_MANAGER).splitlines())
         return {name: value for name, _, value in pairs if value not in ("", "0")}
 
@@ -134,6 +134,18 @@ class Systemd:
 def _but_environment(text: str) -> list[str]:
     """Return the lines of a unit, but for the environment: that is another in every shell."""
     return [line for line in text.splitlines() if not line.startswith("Environment=")]
+
+
+def _unix(shown: str) -> float | None:
+    """Return the time that systemctl shows as "Mon 2026-11-23 17:16:09 UTC" (systemd.time(7)), in Unix seconds.
+
+    Only from 251 on can it be asked for as a number; the monotonic one does not count a suspend.
+    """
+    try:
+        _, date, clock, _ = shown.split()
+        return datetime.fromisoformat(f"{date} {clock}+00:00").timestamp()
+    except ValueError:
+        return None
 
 
 def _condition(shown: Mapping[str, str]) -> str:

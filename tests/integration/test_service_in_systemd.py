@@ -110,6 +110,7 @@ def test_install_starts_it_and_says_so(home: Home) -> None:
     assert done.returncode == 0, done.stderr
     assert f"wrote  /home/dev/.config/systemd/user/{UNIT}" in done.stdout
     assert "0 running in 1 store; 0 settled since the start" in done.stdout  # that of the directory it stands in
+    assert re.search(r"^running +pid \d+, since \d{4}-", done.stdout, re.MULTILINE)
     assert re.search(r"^lingers +yes$", done.stdout, re.MULTILINE)
     assert re.search(r"^undo +agent-yes-supervise service uninstall$", done.stdout, re.MULTILINE)
     assert home.property("ActiveState") == "active"

@@ -96,6 +96,18 @@ class TestSystemd:
         answers = Answers(**{"systemctl_show-environment": (0, f"HOME={home}\n"), "loginctl": (0, linger)})
         assert Systemd(runner=answers).state().lingers is known
 
+    @pytest.mark.parametrize(
+        ("shown", "since"), [("Mon 2026-11-23 17:16:09 UTC", 1795454169.0), ("n/a", None), ("", None)]
+    )
+    def test_since_when_it_runs(self, home: Path, shown: str, since: float | None) -> None:
+        """The start is read as each systemd shows it: only from 251 on can it be asked for as a number."""
+        running = f"ActiveState=active\nMainPID=17\nActiveEnterTimestamp={shown}\n"
+        environment = (0, f"HOME={home}\n")
+        answers = Answers(**{"systemctl_show-environment": environment, "env_TZ=UTC_systemctl_show": (0, running)})
+        state = Systemd(runner=answers).state()
+        assert (state.running, state.pid, state.since) == (True, 17, since)
+        assert "--timestamp" not in " ".join(answers.ran)
+
 
 class TestLaunchd:
     """The launchd agent. launchd itself has not been tried."""
