@@ -126,7 +126,7 @@ class Salvage:
         _heed_status(connection, known["status"], in_trees)
         for project, place in self._directories().items():
             _insert(connection, "projects", ["id", "dir", "cmd"], Row(project, (None, place, "")))
-        salvaged = _rebuild(connection, known)
+        salvaged = _rebuild(connection, known, complete=complete)
         if not whole["projects"]:  # else they had none before
             _name_project(connection, directory)
         salvaged.projects = connection.execute("SELECT count(*) FROM projects").fetchone()[0]
@@ -270,15 +270,18 @@ def _heed_status(connection: sqlite3.Connection, statuses: dict[int, Value], in_
             )
 
 
-def _rebuild(connection: sqlite3.Connection, known: dict[str, dict[int, Value]]) -> Salvaged:
-    """Make anew what rows are missing and known enough of, and drop what belongs to the others; count all."""
+def _rebuild(connection: sqlite3.Connection, known: dict[str, dict[int, Value]], *, complete: bool) -> Salvaged:
+    """Make anew what rows are missing and known enough of, and drop what belongs to the others; count all.
+
+    Where the indexes are complete, a supervision row without a run is an orphan, and no word of a lost one.
+    """
     there = {row[0] for row in connection.execute("SELECT id FROM runs")}
     projects = [row[0] for row in connection.execute("SELECT id FROM projects")]
     processes = {row[0]: row[1:] for row in connection.execute("SELECT run_id, pid, started_at FROM run_process")}
     endings = {
         row[0]: row[1:] for row in connection.execute("SELECT run_id, status, exit_code, ended_at FROM run_ending")
     }
-    named = processes.keys() | endings.keys()
+    named: set[int] = set() if complete else processes.keys() | endings.keys()
     for ids in known.values():
         named |= ids.keys()
     salvaged = Salvaged(runs=len(there))

@@ -123,7 +123,7 @@ def test_rows_that_no_tree_leads_to_are_found(project: Path, store: Path, damage
 
 @pytest.mark.parametrize("damage", ["the root of runs", "the header"])
 def test_a_deleted_run_does_not_come_back(project: Path, store: Path, damage: str) -> None:
-    """What was deleted, and lies on pages that are free or unknown, stays deleted as long as an index is whole."""
+    """What was deleted stays so while the indexes are whole, though its pages, or its supervision rows, are there."""
     execute(
         project,
         "PRAGMA secure_delete = OFF",  # as SQLite itself has it; some builds have it on
@@ -134,10 +134,19 @@ def test_a_deleted_run_does_not_come_back(project: Path, store: Path, damage: st
     with Store(str(project)) as opened:
         for run_id in range(20, 280):
             opened.delete_run(run_id)
+    execute(
+        project,
+        "DELETE FROM projects WHERE dir = '/elsewhere'",  # so that nobody doubts whose the orphans were
+        "PRAGMA foreign_keys = OFF",  # as the original has it under Bun
+        "DELETE FROM runs WHERE id > 290",
+    )
     before = all_rows(store)
     DAMAGES[damage](store)
-    mend(project)
-    assert all_rows(store)["runs"].keys() == before["runs"].keys()
+    done = mend(project)
+    after = all_rows(store)
+    assert after["runs"].keys() == before["runs"].keys()
+    assert after["run_process"].keys() == after["runs"].keys()
+    assert done.salvaged.lost == 0
 
 
 @pytest.fixture
