@@ -75,9 +75,12 @@ class Means:
             descriptor = None
         return seen, descriptor
 
-    def release(self, run: Key) -> None:
-        """Wait for a run's process no longer, and let go of its pidfd, the parked one too."""
-        self.parking.remove(run)
+    def release(self, run: Key, *, parked: bool) -> None:
+        """Wait for a run's process no longer, and let go of its pidfd; of the parked one, too, if asked."""
+        if parked:
+            self.parking.remove(run)
+        else:
+            self.parking.closing(run)
         self.exits.forget(run)
 
     def moment(self) -> Moment:

@@ -82,14 +82,18 @@ class Parking:
 
     def remove(self, run: tuple[str, int]) -> None:
         """Let go of a run's pidfd; one that is not parked is no error."""
+        self.closing(run)
         name = self._names.pop(run, None)
-        if name is None:
-            return
+        if name is not None:
+            self._order(_Order(name, None))
+
+    def closing(self, run: tuple[str, int]) -> None:
+        """Take note that our own pidfd of a run is going: what the manager has not heard of yet, it never will."""
+        name = self._names.get(run)
         unheard = next((order for order in self._orders if order.name == name and order.descriptor is not None), None)
         if unheard is not None:
             self._orders.remove(unheard)
-        else:
-            self._order(_Order(name, None))
+            del self._names[run]
 
     def flush(self) -> None:
         """Give the manager its orders, as far as it takes them now."""

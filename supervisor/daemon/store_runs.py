@@ -123,7 +123,7 @@ class StoreRuns:
             return []  # a sweep has asked again, and it is still a zombie
         if late is not None:
             del self._late[run_id]
-            self._means.release(self._key(run_id))
+            self._release(run_id)
             return [] if ended.status is None else [(late.claim, self._ending(late, ended, moment))]
         if bound is None:
             return []
@@ -192,8 +192,8 @@ class StoreRuns:
 
     def forget(self, run_id: int) -> None:
         """Let go of all that is known of a run."""
-        self._let_go(run_id)
         self._writer.kept.pop(run_id, None)
+        self._let_go(run_id)
 
     def _let_go(self, run_id: int) -> None:
         """Let go of a run's process."""
@@ -206,10 +206,13 @@ class StoreRuns:
         suspect = self._suspects.pop(run_id, None)
         if suspect is not None:
             suspect.sight.close()
-        key = self._key(run_id)
         if run_id not in self._late:
-            self._means.release(key)
-        self._means.exits.forget(OwnerKey(key))
+            self._release(run_id)
+        self._means.exits.forget(OwnerKey(self._key(run_id)))
+
+    def _release(self, run_id: int) -> None:
+        # Until an ending is written, its parked pidfd is all that the next daemon would have to know it by.
+        self._means.release(self._key(run_id), parked=run_id not in self._writer.kept)
 
     def close(self) -> None:
         """Let go of all runs and of the store, after a last try to write what could not be written."""

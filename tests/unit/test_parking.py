@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
+from pathlib import Path
 
 import pytest
-from nursery import linux
+from nursery import Nursery, linux
+from stage import Stage
 
-from supervisor.daemon.bindings import Bound, Identity
+from supervisor.daemon.bindings import RETRY, Bound, Identity
 from supervisor.daemon.parking import LONGEST_NAME, Parking, name_of
 from supervisor.daemon.service_manager import ServiceManager
 from supervisor.models import Cause, Claim
@@ -81,3 +84,43 @@ def test_what_is_let_go_before_it_was_told_is_never_told() -> None:
     assert manager.told == [("FDSTOREREMOVE=1", None)]
     for descriptor in (first, second, third):
         os.close(descriptor)
+
+
+def test_what_cannot_be_written_stays_parked(project: Path, nursery: Nursery) -> None:
+    """The pidfd of a run whose ending a lock keeps from its store stays for the next daemon, until it is written."""
+    manager = Busy()
+    manager.free = True
+    parking = Parking(manager)
+    with Stage(project, parking=parking) as stage:
+        agent = nursery.born()
+        run = stage.run(agent, stamped=True)
+        stage.tick()
+        parking.flush()
+        stage.original.connection.execute("begin immediate")
+        nursery.end(agent, -signal.SIGKILL)
+        stage.exits()
+        parking.flush()
+        assert [what for what, _ in manager.told] == ["FDSTORE=1"]
+        stage.original.connection.execute("rollback")
+        stage.pass_(RETRY)
+        parking.flush()
+        assert stage.row(run) == ("crashed", 137)
+        assert [what for what, _ in manager.told] == ["FDSTORE=1", "FDSTOREREMOVE=1"]
+
+
+def test_a_pidfd_that_is_closed_unheard_is_never_told(project: Path, nursery: Nursery) -> None:
+    """Where the manager has not heard of it before it is closed, a descriptor of that number may be another's."""
+    manager = Busy()
+    parking = Parking(manager)
+    with Stage(project, parking=parking) as stage:
+        agent = nursery.born()
+        stage.run(agent, stamped=True)
+        stage.tick()
+        parking.flush()
+        stage.original.connection.execute("begin immediate")
+        nursery.end(agent, -signal.SIGKILL)
+        stage.exits()
+        manager.free = True
+        parking.flush()
+        stage.original.connection.execute("rollback")
+        assert manager.told == []
