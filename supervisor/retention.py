@@ -94,6 +94,8 @@ def prune(directories: Iterable[str], limits: Limits, *, dry: bool = False, rest
             done.troubles.append(error)
         except sqlite3.Error as error:
             done.troubles.append(translate(directory, error))
+        except OSError as error:
+            done.troubles.append(StoreError(f"{directory}: {error.filename}: {error.strerror}", "check its rights"))
         done.pruned[directory] = pruned  # what was done before a trouble stays done
         if done.cut_short:
             return done

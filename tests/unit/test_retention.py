@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from kit import Original, rows
@@ -298,6 +300,27 @@ class TestLogs:
         assert prune(original).pruned[str(place)].nothing
         assert all(path.exists() for path in kept)
         assert (place / ".agent-yes" / "logs" / f"{'9' * 32}.log").is_symlink()
+
+    def test_a_folder_that_cannot_be_searched_stops_no_other(
+        self, original: Original, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Where a folder may be listed but not searched (0600) that is told; the other stores are pruned."""
+        other, really = tmp_path / "other", os.stat
+        other.mkdir()
+        with Original(other):
+            unreachable = log(other, f"{TOKEN}.log", 15)
+            old = log(original.directory, f"{TOKEN[::-1]}.log", 15)
+
+            def stat(path: str, **options: Any) -> os.stat_result:
+                if path == unreachable.name:  # as it is for all but root
+                    raise PermissionError(errno.EACCES, "Permission denied", path)
+                return really(path, **options)
+
+            monkeypatch.setattr(os, "stat", stat)
+            done = retention.prune([str(other), str(original.directory)], LIMITS, rest=lambda _: None)
+        (trouble,) = done.troubles
+        assert str(trouble) == f"{other}: {unreachable.name}: Permission denied; check its rights"
+        assert not os.path.lexists(old)
 
     def test_a_linked_folder_is_not_followed(self, original: Original, tmp_path: Path) -> None:
         """Where the folder of the logs is a link, what it leads to is safe."""
