@@ -6,6 +6,7 @@ processes may write without a lock. Losing it loses no record: stores make thems
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import struct
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _AT_FDCWD, _MAX_HANDLE_SZ = -100, 128
+_NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS})
+"""What link(2) answers on vfat, exfat and some of FUSE."""
 
 _NOT_WORTH_SCANNING = frozenset({"node_modules", ".git", ".venv", "__pycache__"})
 _THE_KERNELS_OWN = frozenset({"/proc", "/sys", "/dev"})
@@ -154,10 +157,7 @@ def _write(entry: Entry, target: str, *, first: bool) -> bool:
     try:
         with open(draft, "x", encoding="utf-8", opener=_private) as file:
             json.dump(vars(entry), file)
-        if first:
-            os.link(draft, target)
-            os.unlink(draft)
-        else:
+        if not (first and _link(draft, target)):
             os.replace(draft, target)
     except FileExistsError:
         os.unlink(draft)
@@ -168,6 +168,18 @@ def _write(entry: Entry, target: str, *, first: bool) -> bool:
         except OSError:
             pass
         raise
+    return True
+
+
+def _link(draft: str, target: str) -> bool:
+    """Give a draft its name unless there is such a file, which is an error; tell whether this file system has links."""
+    try:
+        os.link(draft, target)
+    except OSError as error:
+        if error.errno in _NO_LINKS:
+            return False
+        raise
+    os.unlink(draft)
     return True
 
 

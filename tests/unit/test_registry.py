@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -225,6 +226,18 @@ def test_a_failed_write_leaves_no_draft(project: Path, monkeypatch: pytest.Monke
     assert files() == [target]
     target.rmdir()
     assert registry.add(str(project), FOUND).dir == old.dir
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS])
+def test_a_home_without_hard_links(project: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """Where the file system has no hard links, a store becomes known all the same, and nothing else is left."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "link", refuse)
+    entry = registry.add(str(project), ADDED)
+    assert (registry.get(str(project)), len(files())) == (entry, 1)
 
 
 @pytest.mark.parametrize(("created", "origin"), [(True, CREATED), (False, FOUND)])
