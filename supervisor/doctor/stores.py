@@ -66,7 +66,7 @@ def _troubles(directory: str, health: Health) -> Iterator[Finding]:
         yield warn("store", f"{directory} lies on a file system that other hosts may share", remedy)
     if health.wal_size > _LARGE_WAL:
         text = f"{directory}: its WAL has grown to {health.wal_size / _MIB:.0f} MiB: a reader holds on to it"
-        yield warn("store", text, "end what has it open for long, then: agent-yes-supervise prune --yes")
+        yield warn("store", text, "end what has it open for long: the last to close it empties the WAL")
     if health.junk:
         text = f"{directory}: {health.junk} of {health.runs} runs have values that make no sense"
         yield warn("store", text, "see: agent-yes-supervise runs list; delete them: agent-yes-supervise runs rm")
