@@ -26,7 +26,7 @@ FRESH = 3600.0
 """Seconds since its last write for which a log may be that of a run whose row is still to come."""
 
 Rest = Callable[[float], object]
-"""Waits so many seconds; what is true ends the work early."""
+"""Waits so many seconds, none after a store; what is true ends the work early."""
 
 _DAY, _MIB = 86400.0, 1 << 20
 
@@ -97,6 +97,7 @@ def prune(directories: Iterable[str], limits: Limits, *, dry: bool = False, rest
         except OSError as error:
             done.troubles.append(StoreError(f"{directory}: {error.filename}: {error.strerror}", "check its rights"))
         done.pruned[directory] = pruned  # what was done before a trouble stays done
+        done.cut_short = done.cut_short or bool(rest(0))  # a store that is locked, or has nothing old, has not asked
         if done.cut_short:
             return done
     for log in _too_many(logs, limits.logs_before, limits.logs_bytes - busy, time.time()):

@@ -57,4 +57,4 @@ class Jobs:
     def stop(self) -> None:
         """Begin nothing more; a pruning that is under way is not waited for here."""
         self._stopped = True
-        self._scheduler.shutdown(wait=False)
+        self._scheduler.pause()  # a shutdown would cancel the pruning, and log that as its failure

@@ -141,8 +141,11 @@ class TestNights:
         assert left(original) == 2
         assert nightly.catches_up_in() is not None
 
-    def test_the_loop_goes_on_meanwhile(self) -> None:
-        """The job runs beside the loop, once, as soon as it is to catch up; sweeps go on while it is at work."""
+    def test_the_loop_goes_on_meanwhile(self, caplog: pytest.LogCaptureFixture) -> None:
+        """The job runs beside the loop, once, as soon as it is to catch up; sweeps go on while it is at work.
+
+        A stop waits for it, and says nothing of that.
+        """
         swept, release, at = threading.Event(), threading.Event(), list[int]()
 
         def prune() -> None:
@@ -156,12 +159,15 @@ class TestNights:
             swept.clear()
             while not swept.is_set():
                 await asyncio.sleep(0.001)
-            release.set()
             running.stop()
+            for _ in range(3):  # turns of the loop, in which a stop takes effect
+                await asyncio.sleep(0)
+            release.set()
             return threading.get_ident()
 
         assert asyncio.run(daemon()) not in at
         assert len(at) == 1
+        assert not [record for record in caplog.records if record.levelname not in ("INFO", "DEBUG")]
 
     def test_at_night(self) -> None:
         """Without anything to make up for, the next time is three o'clock by local time."""

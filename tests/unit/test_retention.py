@@ -161,6 +161,8 @@ class TestManners:
         turns: list[int] = []
 
         def turn(seconds: float) -> None:
+            if not seconds:
+                return  # the store is done
             assert seconds >= retention.SHORTEST_REST
             original.connection.execute("pragma busy_timeout = 0")
             original.connection.execute("update runs set exit_code = 1")
@@ -208,6 +210,16 @@ class TestManners:
         done = prune(original, rest=lambda _: next(turns))
         assert (done.cut_short, done.pruned[str(original.directory)].runs, len(left(original))) == (True, 2, 3)
         assert files.logs_of(str(original.directory))
+
+    def test_it_ends_early_between_stores(self, original: Original, tmp_path: Path) -> None:
+        """Also where no store has anything old, or each is locked, the next one is not begun any more."""
+        ended(original, 91)
+        ended(original, 1)
+        empty = tmp_path / "empty"
+        empty.mkdir()
+        with Original(empty):
+            done = retention.prune([str(empty), str(original.directory)], LIMITS, rest=lambda _: True)
+        assert (done.cut_short, list(done.pruned), len(left(original))) == (True, [str(empty)], 2)
 
     def test_the_wal_is_emptied_if_nobody_reads(self, original: Original) -> None:
         """The WAL gets into the database; a reader that holds on to it keeps it, and is not waited for."""
