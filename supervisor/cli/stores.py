@@ -83,13 +83,16 @@ def repair_(directory: str | None, yes: bool, as_json: bool) -> None:
     found = find_project(directory) if directory is not None else here()
     entry = registry.get(found)
     is_trusted = entry is not None and entry.trusted
-    done = repair(found, dry=not yes, tell=lambda line: output.print_troubles([SuperviseError(line)]))
-    if entry is not None and is_trusted and done.aside is not None:
-        registry.add(found, entry.origin)  # the new file is as trusted as the old one was
-    if as_json:
-        output.print_json({"dir": found, "damage": done.damage, "aside": done.aside, **asdict(done.salvaged)})
-    else:
-        _print_repaired(found, done)
+
+    def on_done(done: Repaired) -> None:
+        if as_json:
+            output.print_json({"dir": found, "damage": done.damage, "aside": done.aside, **asdict(done.salvaged)})
+        else:
+            _print_repaired(found, done)
+        if entry is not None and is_trusted and done.aside is not None:
+            registry.add(found, entry.origin)  # the new file is as trusted as the old one was
+
+    repair(found, dry=not yes, tell=lambda line: output.print_troubles([SuperviseError(line)]), on_done=on_done)
 
 
 def _print_repaired(directory: str, done: Repaired) -> None:

@@ -57,7 +57,7 @@ def health_of(store: Store, *, patience: float) -> Health:
         is_wal=connection.execute("PRAGMA journal_mode").fetchone()[0] == "wal",
         damage=damage,
         size=os.stat(file).st_size,
-        wal_size=_size(f"{file}-wal"),
+        wal_size=size_of(f"{file}-wal"),
         runs=runs,
         junk=junk,
         version=store.schema.version,
@@ -92,7 +92,8 @@ def _readable_by_others(directory: str) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _size(path: str) -> int:
+def size_of(path: str) -> int:
+    """Return a file's size in bytes, 0 where there is none."""
     try:
         return os.stat(path).st_size
     except FileNotFoundError:

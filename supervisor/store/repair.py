@@ -17,13 +17,13 @@ import stat
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from supervisor.errors import StoreBusy, StoreDamaged, StoreError
 from supervisor.process.holders import holders
 from supervisor.store import connection as connections
 from supervisor.store.connection import FILE, FOLDER, store_file
-from supervisor.store.health import damage_of
+from supervisor.store.health import damage_of, size_of
 from supervisor.store.pages import Pages
 from supervisor.store.salvage import Salvage, Salvaged
 from supervisor.store.schema import NEWEST
@@ -71,7 +71,14 @@ def is_under_repair(directory: str) -> bool:
     return False
 
 
-def repair(directory: str, *, dry: bool, patience: float | None = None, tell: Callable[[str], object]) -> Repaired:
+def repair(
+    directory: str,
+    *,
+    dry: bool,
+    patience: float | None = None,
+    tell: Callable[[str], object],
+    on_done: Callable[[Repaired], object] = lambda _: None,
+) -> Repaired:
     """Put a new store with what can be read in the place of a damaged one, which keeps all its bytes under a new name.
 
     Killed at any moment, this leaves the damaged store in its place or the new one, and all of the damaged one's bytes.
@@ -81,6 +88,7 @@ def repair(directory: str, *, dry: bool, patience: float | None = None, tell: Ca
         dry: only look what could be read; the store stays as it is.
         patience: seconds to wait until nobody has it open; by default `PATIENCE`.
         tell: takes the line that says who is waited for.
+        on_done: takes what is returned, as soon as the new store is in place: the wait for others may be cut short.
 
     Raises:
         StoreBusy: it is open elsewhere, or being repaired.
@@ -99,14 +107,18 @@ def repair(directory: str, *, dry: bool, patience: float | None = None, tell: Ca
             work = tempfile.mkdtemp(prefix=_WORK, dir=os.path.join(directory, FOLDER))
             try:
                 salvaged = _make_new(work, salvage, directory)
-                if dry:
-                    return Repaired(damage, salvaged, None)
-                _dress(store_file(work), os.fstat(descriptor))
-                aside = _put_in_place(descriptor, directory, store_file(work))
+                repaired = Repaired(damage, salvaged, None)
+                if not dry:
+                    _dress(store_file(work), os.fstat(descriptor))
+                    repaired = replace(repaired, aside=_put_in_place(descriptor, directory, store_file(work)))
             finally:
                 shutil.rmtree(work, ignore_errors=True)
-            _wait_for_stragglers(descriptor, tell)
-            return Repaired(damage, salvaged, aside)
+            try:
+                on_done(repaired)
+            finally:
+                if not dry:
+                    _wait_for_stragglers(descriptor, tell)
+            return repaired
         finally:
             if wal is not None:
                 os.close(wal)
@@ -118,7 +130,7 @@ def _damage(directory: str) -> str:
         raise connections.missing(directory)
     file = store_file(directory)
     if not os.path.getsize(file):
-        if not _size(f"{file}-wal"):
+        if not size_of(f"{file}-wal"):
             raise StoreError(f"{file} is empty, not damaged", "there is nothing to repair: record a run there")
         return "the file is empty, but its WAL is not"  # SQLite would delete that WAL
     try:
@@ -246,7 +258,7 @@ def _make_new(work: str, salvage: Salvage, directory: str) -> Salvaged:
             connection.close()
     except sqlite3.Error as error:
         raise connections.translate(directory, error) from error
-    if damage or _size(f"{file}-wal"):
+    if damage or size_of(f"{file}-wal"):
         raise StoreError(f"the new store for {directory} is not whole ({damage})", "nothing has been changed")
     return salvaged
 
@@ -322,13 +334,6 @@ def _wait_for_stragglers(descriptor: int, tell: Callable[[str], object]) -> None
 
 def _named(found: dict[int, str]) -> str:
     return ", ".join(f"{name} (pid {pid})" for pid, name in sorted(found.items()))
-
-
-def _size(path: str) -> int:
-    try:
-        return os.stat(path).st_size
-    except FileNotFoundError:
-        return 0
 
 
 def _sync(folder: str) -> None:

@@ -404,6 +404,26 @@ def test_who_opens_it_too_late_is_waited_for(
     assert is_whole(store)
 
 
+def test_a_wait_that_is_cut_short_loses_nothing(
+    project: Path, store: Path, ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After Ctrl-C while others are waited for, the new store is trusted, and the damaged file has been named."""
+    registry.add(str(project), Origin.ADDED)
+    junk_page(store, leaf_of(store, "runs", 1))
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(repairing, "_wait_for_stragglers", interrupt)
+    answer = ask("stores", "repair", "--yes")
+    assert answer.code == 130
+    (aside,) = store.parent.glob("store.sqlite.corrupt-*[0-9]")
+    assert f"the damaged file is kept: {aside}" in answer.out
+    entry = registry.get(str(project))
+    assert entry is not None
+    assert entry.trusted
+
+
 class Cut:
     """A function of the system that fails the n-th time."""
 
