@@ -481,13 +481,13 @@ project = pathlib.Path(sys.argv[1])
 while not (done and (project / "enough").exists()):
     number = 10_000 * os.getpid() + len(done)
     try:
-        with contextlib.closing(sqlite3.connect(project / ".agent-yes" / "store.sqlite", timeout=0.2)) as store:
+        with contextlib.closing(sqlite3.connect(project / ".agent-yes" / "store.sqlite", timeout=0.03)) as store:
             store.execute("INSERT INTO runs (pid, project_id, status) VALUES (?, 1, 'running')", [number])
             store.commit()
             done.append(number)
     except sqlite3.Error as error:
         print(error, file=sys.stderr)
-    time.sleep(0.02)
+    time.sleep(0.05)  # longer than each has the store open: a repair needs a moment when nobody has
 print(json.dumps(done))
 """
 
