@@ -58,6 +58,7 @@ def _follow(view: RunView, streams: list[_Rendered | _Raw]) -> None:
         if sum(stream.advance() for stream in streams):
             continue
         sys.stdout.flush()
+        sys.stderr.flush()
         time.sleep(_LOOK_EVERY)
         if time.monotonic() - asked >= _ASK_EVERY:
             asked = time.monotonic()

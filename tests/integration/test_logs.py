@@ -10,7 +10,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from kit import COMMAND, Ask, Processes, run_ours
+from kit import COMMAND, Ask, Processes, run_ours, wait_until
 from wrapping import STORE, Terminal, agent, logs_of, recorded_run
 
 LOGGED = (*COMMAND, "wrap", "--log")
@@ -104,6 +104,19 @@ def test_follow(project: Path, processes: Processes) -> None:
         (project / "end").touch()
         assert terminal.program.wait(20) == 0
     assert (reader.stdout.read(), reader.wait(20)) == ("", 0)
+
+
+def test_follow_raw_errors(project: Path, processes: Processes) -> None:
+    """-f --raw holds nothing back, not of stderr either."""
+    script = "echo bad >&2; touch begun; until [ -e end ]; do sleep 0.02; done"
+    wrapped = processes.ours(*LOGGED[len(COMMAND) :], "sh", "-c", script, stderr=subprocess.DEVNULL)
+    wait_until((project / "begun").exists)
+    reader = processes.ours("logs", "-f", "--raw", ".", stderr=subprocess.PIPE)
+    assert reader.stderr is not None
+    assert reader.stderr.readline() == "bad\n"
+    assert wrapped.poll() is None
+    (project / "end").touch()
+    assert (wrapped.wait(20), reader.wait(20)) == (0, 0)
 
 
 def test_full_screen_program(project: Path, processes: Processes, ask: Ask) -> None:
