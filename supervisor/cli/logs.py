@@ -10,6 +10,7 @@ from collections.abc import Callable
 import click
 
 from supervisor.cli import output
+from supervisor.cli.completion import complete_run
 from supervisor.cli.spooled import take_spooled
 from supervisor.errors import NotFound
 from supervisor.log.folder import ERRORS, is_token
@@ -23,7 +24,7 @@ _ASK_EVERY = 0.5
 
 
 @click.command
-@click.argument("run")
+@click.argument("run", shell_complete=complete_run)
 @click.option("-f", "--follow", is_flag=True, help="Go on as the agent writes, until it has ended.")
 @click.option("-n", "--lines", type=click.IntRange(min=0), metavar="N", help="Only the last N lines of each stream.")
 @click.option("--raw", is_flag=True, help="The bytes as the agent wrote them, control sequences and all.")

@@ -58,7 +58,7 @@ def ask() -> Ask:
 class TestCandidates:
     """What may stand where."""
 
-    @pytest.mark.parametrize("command", ["why", "runs show", "runs rm", "runs rm --force 1"])
+    @pytest.mark.parametrize("command", ["why", "logs", "runs show", "runs rm", "runs rm --force 1"])
     def test_runs(self, ask: Ask, command: str) -> None:
         """Runs here are named by their id, the latest first, those of other stores with their project."""
         assert ask(f"{command} ")[:2] == ["2", "1"]
