@@ -111,7 +111,8 @@ def test_follow_raw_errors(project: Path, processes: Processes) -> None:
     script = "echo bad >&2; touch begun; until [ -e end ]; do sleep 0.02; done"
     wrapped = processes.ours(*LOGGED[len(COMMAND) :], "sh", "-c", script, stderr=subprocess.DEVNULL)
     wait_until((project / "begun").exists)
-    reader = processes.ours("logs", "-f", "--raw", ".", stderr=subprocess.PIPE)
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}  # which holds nothing back
+    reader = processes.ours("logs", "-f", "--raw", ".", stderr=subprocess.PIPE, env=env)
     assert reader.stderr is not None
     assert reader.stderr.readline() == "bad\n"
     assert wrapped.poll() is None
