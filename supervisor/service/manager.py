@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -23,7 +24,7 @@ _CARRIED = ("XDG_STATE_HOME", "XDG_CONFIG_HOME")
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What an installation does: the one file it writes, what it removes, and the commands it runs, in this order."""
+    """What an installation does: the one file it writes, and the commands it runs, in this order."""
 
     path: str
     text: str
@@ -73,7 +74,25 @@ class Manager(Protocol):
         """Return the command that shows its log."""
 
 
-def this_manager() -> Manager:
+def run(command: Sequence[str], *, timeout: float | None = None) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end; one that is missing, or takes more seconds than given, is answered as a shell would."""
+    try:
+        return subprocess.run(
+            command,
+            check=False,
+            timeout=timeout,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            stdin=subprocess.DEVNULL,
+        )
+    except OSError as error:
+        return subprocess.CompletedProcess(command, 127, "", f"{command[0]}: {error.strerror}")
+    except subprocess.TimeoutExpired:
+        return subprocess.CompletedProcess(command, 124, "", f"no answer within {timeout:.0f} seconds")
+
+
+def this_manager(*, runner: Runner = run) -> Manager:
     """Return the service manager of this system.
 
     Raises:
@@ -82,20 +101,13 @@ def this_manager() -> Manager:
     if sys.platform == "darwin":
         from supervisor.service.launchd import Launchd  # noqa: PLC0415  each system needs one
 
-        return Launchd()
+        return Launchd(runner=runner)
+    if shutil.which("systemctl") is None:
+        remedy = "start the daemon as this system starts its services; it is: agent-yes-supervise daemon"
+        raise ServiceError("no service manager is known here: there is no systemctl", remedy)
     from supervisor.service.systemd import Systemd  # noqa: PLC0415  the same
 
-    return Systemd()
-
-
-def run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end; a missing one is answered as a shell would."""
-    try:
-        return subprocess.run(
-            command, capture_output=True, text=True, errors="replace", check=False, stdin=subprocess.DEVNULL
-        )
-    except OSError as error:
-        return subprocess.CompletedProcess(command, 127, "", f"{command[0]}: {error.strerror}")
+    return Systemd(runner=runner)
 
 
 def must(runner: Runner, command: Sequence[str], remedy: str) -> str:

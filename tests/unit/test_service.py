@@ -166,11 +166,12 @@ class TestEnvironment:
         assert [file.name for file in path.parent.iterdir()] == ["unit"]
 
 
-def test_no_manager_at_all(home: Path) -> None:
-    """Without systemctl one line says so, and the exit code is that of a user's error."""
-    done = run_ours("service", "install", env={**os.environ, "PATH": "/nowhere"})
+@pytest.mark.parametrize("command", ["install", "uninstall", "status", "logs"])
+def test_no_manager_at_all(home: Path, command: str) -> None:
+    """Without systemctl one line says so, with what to do instead; the exit code is that of a user's error."""
+    done = run_ours("service", command, env={**os.environ, "PATH": "/nowhere"})
     assert done.returncode == 1
-    assert re.fullmatch(r"agent-yes-supervise: systemctl .*: No such file or directory; .*\n", done.stderr)
+    assert re.fullmatch(r"agent-yes-supervise: .* there is no systemctl; .* agent-yes-supervise daemon\n", done.stderr)
 
 
 def test_a_dry_run_only_prints(home: Path, tmp_path: Path) -> None:
