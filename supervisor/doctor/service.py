@@ -2,53 +2,53 @@
 
 from __future__ import annotations
 
+import functools
 import os
-import pwd
-import shutil
-import subprocess
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 
 from supervisor.doctor.finding import Finding, ok, warn
-
-UNIT = "agent-yes-supervise.service"
-LINGERING = "/var/lib/systemd/linger"
-"""Whose services run while they are logged out, one file a user (loginctl(1), enable-linger)."""
+from supervisor.errors import ServiceError
+from supervisor.service import manager
+from supervisor.service.manager import ServiceState
 
 _TIMEOUT = 5.0
+"""Seconds that a service manager may take for an answer."""
+
+_INSTALL = "agent-yes-supervise service install"
 
 
-def check_service(*, runs_systemd: str = "/run/systemd/system", lingering: str = LINGERING) -> Iterator[Finding]:
-    """Find the unit, and whether it is enabled and outlives the login.
+def _state() -> ServiceState:
+    return manager.this_manager(runner=functools.partial(manager.run, timeout=_TIMEOUT)).state()
+
+
+def check_service(
+    *, runs_systemd: str = "/run/systemd/system", ask: Callable[[], ServiceState] = _state
+) -> Iterator[Finding]:
+    """Find the service, whether it is as an installation would make it, and whether it outlives the login.
 
     Args:
         runs_systemd: a folder that is there where systemd runs (sd_booted(3)).
-        lingering: the folder of those who linger.
+        ask: returns how the service is.
     """
-    if not os.path.isdir(runs_systemd) or shutil.which("systemctl") is None:
+    if sys.platform != "darwin" and not os.path.isdir(runs_systemd):
         yield ok("service", "systemd does not run here: start the daemon as this system starts its services")
         return
-    state = _asked("systemctl", "--user", "is-enabled", UNIT)
-    if state == "enabled":
-        yield ok("service", f"{UNIT} is enabled")
-    elif state in ("", "not-found"):
-        remedy = "install it: agent-yes-supervise service install"
-        yield warn("service", f"{UNIT} is not installed, or your service manager does not answer", remedy)
-        return
-    else:
-        yield warn("service", f"{UNIT} is {state}", "install it again: agent-yes-supervise service install")
-    user = pwd.getpwuid(os.geteuid()).pw_name
-    if os.path.exists(os.path.join(lingering, user)):
-        yield ok("linger", "it runs also while you are logged out")
-    else:
-        yield warn("linger", "it ends when you log out", "loginctl enable-linger")
-
-
-def _asked(*command: str) -> str:
-    """Return the first word that a command answers, empty where it does not."""
     try:
-        answer = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_TIMEOUT, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return answer.stdout.strip().partition("\n")[0]
+        state = ask()
+    except ServiceError as error:
+        yield warn("service", error.message, error.remedy)
+        return
+    if state.file is None:
+        yield warn("service", f"{state.manager} does not start the daemon", f"install it: {_INSTALL}")
+        return
+    if not state.up_to_date:
+        yield warn("service", f"{state.file} is out of date", f"update it: {_INSTALL}")
+    elif not state.enabled:
+        yield warn("service", f"{state.file} is not enabled", f"install it again: {_INSTALL}")
+    else:
+        yield ok("service", f"{state.manager} starts the daemon: {state.file}")
+    if state.lingers:
+        yield ok("linger", "it runs also while you are logged out")
+    elif state.lingers is not None:
+        yield warn("linger", "it ends when you log out", "loginctl enable-linger")

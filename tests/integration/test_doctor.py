@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from daemons import Daemon
@@ -27,6 +28,7 @@ from supervisor.errors import NotFound
 from supervisor.process import procfs
 from supervisor.process.abilities import Abilities
 from supervisor.registry import Origin
+from supervisor.service.manager import ServiceState
 from supervisor.store.supervision import SupervisedStore
 
 pytestmark = linux
@@ -299,25 +301,43 @@ class TestDaemonAndService:
         lock.close()
 
     @pytest.mark.parametrize(
-        ("answer", "expected"),
+        ("changed", "expected"),
         [
-            ("echo enabled", [("service", "ok"), ("linger", "warn")]),
-            ("echo disabled; exit 1", [("service", "warn"), ("linger", "warn")]),
-            ("echo not-found; exit 4", [("service", "warn")]),
-            ("echo 'Failed to connect to bus' >&2; exit 1", [("service", "warn")]),
+            ({}, [("service", "ok")]),
+            ({"file": None}, [("service", "warn")]),
+            ({"up_to_date": False}, [("service", "warn")]),
+            ({"enabled": False}, [("service", "warn")]),
+            ({"lingers": True}, [("service", "ok"), ("linger", "ok")]),
+            ({"lingers": False}, [("service", "ok"), ("linger", "warn")]),
         ],
     )
-    def test_service(
-        self, command: Callable[[str, str], Path], tmp_path: Path, answer: str, expected: list[tuple[str, str]]
+    def test_service(self, tmp_path: Path, changed: dict[str, Any], expected: list[tuple[str, str]]) -> None:
+        """Whether it is installed, is as it would be installed now, starts by itself, and outlives the login."""
+        state = ServiceState("systemd", "/the/unit", up_to_date=True, enabled=True, running=True)
+        found = service.check_service(runs_systemd=str(tmp_path), ask=lambda: dataclasses.replace(state, **changed))
+        assert levels(found) == expected
+
+    @pytest.mark.usefixtures("home")
+    @pytest.mark.parametrize(("script", "says"), [("exit 1", "it ended with 1"), ("exec sleep 9", "no answer within")])
+    def test_no_answer(
+        self,
+        command: Callable[[str, str], Path],
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        script: str,
+        says: str,
     ) -> None:
-        """What systemctl answers of the unit, and whether the user lingers."""
-        command("systemctl", f'[ "$*" = "--user is-enabled agent-yes-supervise.service" ] && {{ {answer}; }}')
-        there = {"runs_systemd": str(tmp_path), "lingering": str(tmp_path / "linger")}
-        assert levels(service.check_service(**there)) == expected
-        (tmp_path / "linger").mkdir()
-        (tmp_path / "linger" / subprocess.check_output(["id", "-un"], text=True).strip()).touch()
-        assert ("linger", "warn") not in levels(service.check_service(**there))
-        assert levels(service.check_service(runs_systemd=str(tmp_path / "none"))) == [("service", "ok")]
+        """A service manager that does not answer is told, and not waited for; where none runs, nothing is wrong."""
+        monkeypatch.setattr(service, "_TIMEOUT", 0.1)
+        command("systemctl", script)
+        assert says in only(service.check_service(runs_systemd=str(tmp_path))).text
+        assert only(service.check_service(runs_systemd=str(tmp_path / "none"))).level == "ok"
+
+    def test_service_of_macos(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Where launchd is the service manager, nobody asks for systemd."""
+        monkeypatch.setattr(sys, "platform", "darwin")
+        state = ServiceState("launchd", None, up_to_date=False, enabled=False, running=False)
+        assert "launchd does not" in only(service.check_service(runs_systemd="/none", ask=lambda: state)).text
 
 
 class TestAgents:
