@@ -6,12 +6,29 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
+from apscheduler.triggers.base import BaseTrigger
 
 NIGHTLY_AT = 3
 """The hour, by local time, at which old records and logs are deleted."""
 
 CATCHES_UP_AFTER = 300.0
 """Seconds after the daemon's start at which it makes up for a night that it has missed."""
+
+
+class AtNight(BaseTrigger):  # type: ignore[misc]  # APScheduler has no types
+    """Fires each night at `NIGHTLY_AT`, summer and winter.
+
+    APScheduler's own trigger knows only the zones of the tz database by name: where TZ is a rule (tzset(3)) it fails.
+    """
+
+    __slots__ = ()
+
+    def get_next_fire_time(self, previous_fire_time: datetime | None, now: datetime) -> datetime:
+        """Return the first such time after the last one, or after now where that has been missed."""
+        after = now if previous_fire_time is None else max(previous_fire_time, now)
+        local = after.astimezone().replace(tzinfo=None)
+        at = local.replace(hour=NIGHTLY_AT, minute=0, second=0, microsecond=0)
+        return (at if at > local else at + timedelta(days=1)).astimezone()
 
 
 class Jobs:
@@ -46,8 +63,7 @@ class Jobs:
 
         self._scheduler.add_job(run_sweep, "interval", seconds=sweep_every, id="sweep")
         first = {} if prune_in is None else {"next_run_time": datetime.now(UTC) + timedelta(seconds=prune_in)}
-        here = datetime.now().astimezone().tzinfo
-        self._scheduler.add_job(prune, "cron", hour=NIGHTLY_AT, timezone=here, id="prune", **first)
+        self._scheduler.add_job(prune, AtNight(), id="prune", **first)
         self._scheduler.start()
 
     def sweep_every(self, seconds: float) -> None:
