@@ -44,7 +44,7 @@ def runs(typed: str, *, only_running: bool = False) -> list[Candidate]:
             named = {find_project(project): f"{project}#"}
         else:
             names = short_names(known_directories())
-            named = {directory: f"{names[directory]}#" for directory in _latest(list(names), typed)}
+            named = {directory: f"{names[directory]}#" for directory in _latest(names, typed)}
             if os.path.lexists(store_file(here())):
                 named = {here(): "", **{place: name for place, name in named.items() if place != here()}}
     except (SuperviseError, OSError):
@@ -75,10 +75,9 @@ def stores(typed: str) -> list[Candidate]:
     return [Candidate(directory) for directory in directories if directory.startswith(typed)]
 
 
-def _latest(directories: list[str], typed: str) -> list[str]:
+def _latest(names: dict[str, str], typed: str) -> list[str]:
     """Return the projects whose short names may follow, the most recently written stores first."""
-    names = short_names(directories)
-    fitting = [directory for directory in directories if names[directory].startswith(typed)]
+    fitting = [directory for directory, name in names.items() if name.startswith(typed)]
     return sorted(fitting, key=_written_at, reverse=True)[:STORES]
 
 
