@@ -6,6 +6,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import click
 
@@ -14,9 +15,10 @@ from supervisor.cli.completion import complete_run
 from supervisor.cli.spooled import take_spooled
 from supervisor.errors import NotFound
 from supervisor.log.folder import ERRORS, is_token
-from supervisor.log.lines import LogLines, readers_of
-from supervisor.log.reader import LogReader
 from supervisor.views import RunView, find_run
+
+if TYPE_CHECKING:
+    from supervisor.log.reader import LogReader
 
 _LOOK_EVERY = 0.1
 _ASK_EVERY = 0.5
@@ -45,6 +47,8 @@ def logs(run: str, follow: bool, lines: int | None, raw: bool) -> None:
 
 
 def _readers(view: RunView) -> dict[str, LogReader]:
+    from supervisor.log.lines import readers_of  # noqa: PLC0415  other commands need not wait for it
+
     process = view.detail.process
     token = process.token if process else None
     readers = readers_of(view.directory, token) if token is not None and is_token(token) else {}
@@ -71,6 +75,8 @@ class _Rendered:
     """A stream as lines."""
 
     def __init__(self, reader: LogReader, stream: str) -> None:
+        from supervisor.log.lines import LogLines  # noqa: PLC0415  see _readers
+
         self._lines = LogLines(reader, self._tell)
         self._kept: deque[str] | None = None
         self._to_stderr = stream == ERRORS
