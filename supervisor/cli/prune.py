@@ -11,6 +11,7 @@ import click
 from supervisor.cli import output
 from supervisor.cli.completion import complete_project
 from supervisor.cli.options import MOMENT, json_option
+from supervisor.cli.texts import counted_text
 from supervisor.views import find_project, known_directories
 
 if TYPE_CHECKING:
@@ -62,12 +63,8 @@ def _print_sum(found: list[Pruned], *, done: bool) -> None:
 
 def _text(pruned: Pruned) -> str:
     parts = [
-        _counted(pruned.runs, "run"),
-        f"{_counted(pruned.logs, 'log')} ({pruned.log_bytes / (1 << 20):.1f} MiB)" if pruned.logs else "",
-        _counted(pruned.orphans, "row") + " of runs that are gone" if pruned.orphans else "",
+        counted_text(pruned.runs, "run") if pruned.runs else "",
+        f"{counted_text(pruned.logs, 'log')} ({pruned.log_bytes / (1 << 20):.1f} MiB)" if pruned.logs else "",
+        counted_text(pruned.orphans, "row") + " of runs that are gone" if pruned.orphans else "",
     ]
     return output.clean(f"in {pruned.directory}: {', '.join(filter(None, parts))}")
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}" if number else ""
