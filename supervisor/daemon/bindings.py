@@ -163,13 +163,18 @@ Waiting = Dying | Suspect | Unwritten
 """What comes due."""
 
 
+def owner_of(claim: Claim) -> Identity | None:
+    """Return the process that will record how a run ends, None where it is not known."""
+    process = claim.process
+    if process is None or process.owner_pid is None:
+        return None
+    return Identity(process.owner_pid, process.owner_start_ticks)
+
+
 def bind(sight: Sight, surroundings: Surroundings | None = None) -> Bound:
     """Tie a row to the process that was seen for it; by default it is looked at what surrounds that now."""
     assert sight.facts is not None  # noqa: S101  only what was seen is bound
-    process, stat = sight.claim.process, sight.facts.stat
-    owner = parent = None
-    if process is not None and process.owner_pid is not None:
-        owner = Identity(process.owner_pid, process.owner_start_ticks)
+    stat, owner, parent = sight.facts.stat, owner_of(sight.claim), None
     if owner is None and stat is not None and stat.ppid > 1:
         parent = Identity(stat.ppid, _start_of(stat.ppid))
     return Bound(

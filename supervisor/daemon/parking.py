@@ -16,7 +16,7 @@ import re
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from supervisor.daemon.bindings import Bound, Identity
+from supervisor.daemon.bindings import Bound, Identity, owner_of
 from supervisor.daemon.service_manager import ServiceManager
 from supervisor.models import Cause, Claim
 from supervisor.process import pidfd, procfs
@@ -120,8 +120,8 @@ class Parking:
             self._drop(parked)
             return None
         self._names[run] = parked.name
-        process, stamped = claim.process, stamp is not None and inode is not None and stamp.pidfd_inode == inode
-        owner = Identity(process.owner_pid, process.owner_start_ticks) if process and process.owner_pid else None
+        stamped = stamp is not None and inode is not None and stamp.pidfd_inode == inode
+        owner = owner_of(claim)
         bound = Bound(
             claim=claim,
             process=parked.process,
