@@ -6,7 +6,6 @@ than its row may only have been born before a step, so that none may be called r
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import math
@@ -14,7 +13,7 @@ import os
 import time
 from collections.abc import Callable
 
-from supervisor import paths
+from supervisor import atomic, paths
 from supervisor.process import procfs
 from supervisor.process.surroundings import Clocks, clocks
 
@@ -79,17 +78,10 @@ class ClockSteps:
 
     def _keep(self) -> None:
         content = {"boot_id": self._boot_id, "offset": self._offset, "steps": self._steps}
-        draft = None
         try:
-            draft = f"{_file()}.{os.getpid()}"
-            with open(draft, "w", encoding="ascii") as file:
-                json.dump(content, file)
-            os.replace(draft, _file())
+            atomic.write(_file(), json.dumps(content))
         except OSError as error:
             log.warning("the clock's steps cannot be kept: %s", error)
-            if draft is not None:
-                with contextlib.suppress(OSError):
-                    os.unlink(draft)
 
 
 def _file() -> str:

@@ -6,7 +6,6 @@ processes may write without a lock. Losing it loses no record: stores make thems
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import struct
@@ -14,7 +13,7 @@ import sys
 import time
 from enum import StrEnum
 
-from supervisor import paths
+from supervisor import atomic, paths
 from supervisor.errors import NotFound, StoreMissing
 from supervisor.store.connection import FOLDER, store_file
 from supervisor.value import Value
@@ -24,8 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _AT_FDCWD, _MAX_HANDLE_SZ = -100, 128
-_NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS})
-"""What link(2) answers on vfat, exfat and some of FUSE."""
 
 _NOT_WORTH_SCANNING = frozenset({"node_modules", ".git", ".venv", "__pycache__"})
 _THE_KERNELS_OWN = frozenset({"/proc", "/sys", "/dev"})
@@ -97,7 +94,7 @@ def add(directory: str, origin: Origin) -> Entry:
         if old is not None and is_known and (origin is Origin.FOUND or old.is_of_file()):
             return old
         entry = Entry(directory, origin, time.time(), inode, _handle(directory))
-        if _write(entry, target, first=not there):
+        if atomic.write(target, json.dumps(vars(entry)), only_new=not there):
             return entry
 
 
@@ -151,38 +148,6 @@ def scan(folder: str) -> Iterator[str]:
         )
 
 
-def _write(entry: Entry, target: str, *, first: bool) -> bool:
-    """Write an entry's file; ``first`` asks for the first one there, and another's is left as it is: then tell so."""
-    draft = f"{target}.{os.getpid()}.{time.monotonic_ns()}"
-    try:
-        with open(draft, "x", encoding="utf-8", opener=_private) as file:
-            json.dump(vars(entry), file)
-        if not (first and _link(draft, target)):
-            os.replace(draft, target)
-    except FileExistsError:
-        os.unlink(draft)
-        return False
-    except OSError:  # a full disk: leave no draft behind
-        try:  # noqa: SIM105  contextlib costs a wrapped agent's caller 2 ms
-            os.unlink(draft)
-        except OSError:
-            pass
-        raise
-    return True
-
-
-def _link(draft: str, target: str) -> bool:
-    """Give a draft its name unless there is such a file, which is an error; tell whether this file system has links."""
-    try:
-        os.link(draft, target)
-    except OSError as error:
-        if error.errno in _NO_LINKS:
-            return False
-        raise
-    os.unlink(draft)
-    return True
-
-
 def _read(path: str) -> Entry | None:
     try:
         with open(path, encoding="utf-8") as file:
@@ -232,7 +197,3 @@ def _handle(directory: str) -> str | None:
         return None
     length, kind = struct.unpack_from("Ii", handle)
     return f"{kind}:{handle.raw[8 : 8 + length].hex()}"
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)

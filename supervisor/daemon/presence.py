@@ -5,14 +5,11 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
-import logging
 import os
 import re
 from dataclasses import asdict, dataclass
 
-from supervisor import paths
-
-log = logging.getLogger(__name__)
+from supervisor import atomic, paths
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,15 +32,12 @@ class Presence:
 
 
 def publish(presence: Presence) -> None:
-    """Let other commands know. That it cannot be written is a warning: supervising goes on."""
-    try:
-        target = paths.daemon_presence()
-        draft = f"{target}.{os.getpid()}"
-        with open(draft, "w", encoding="utf-8", opener=_private) as file:
-            json.dump(asdict(presence), file)
-        os.replace(draft, target)
-    except OSError as error:
-        log.warning("what this daemon does cannot be told to other commands: %s", error)
+    """Let other commands know.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    atomic.write(paths.daemon_presence(), json.dumps(asdict(presence)))
 
 
 def withdraw() -> None:
@@ -114,7 +108,3 @@ def _time(value: object) -> float | None:
 def _as_key(version: str) -> tuple[int, ...]:
     """Return the release numbers of a version, which is enough to tell an older one."""
     return tuple(int(number) for number in re.findall(r"\d+", version)[:3])
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)

@@ -63,6 +63,7 @@ class _Daemon:
         self._parking = Parking(manager)
         self._said: tuple[int, int] | None = None
         """The counts that other commands have been told."""
+        self._is_mute = False
         self._nightly = Nightly(settings)
         self._terminal = Terminal()
         self._jobs: Jobs | None = None
@@ -176,9 +177,15 @@ class _Daemon:
     def _say(self) -> None:
         """Tell other commands what we do, where that has changed."""
         counts = self._supervisor.alive, len(self._supervisor.stores)
-        if counts != self._said:
-            self._said = counts
+        if counts == self._said:
+            return
+        try:
             presence.publish(Presence(os.getpid(), self._since, __version__, *counts, time.time()))
+            self._said, self._is_mute = counts, False
+        except OSError as error:
+            if not self._is_mute:
+                log.warning("what this daemon does cannot be told to other commands: %s", error)
+            self._is_mute = True
 
     def _on_changed(self, directory: str) -> None:
         self._syncer.note(directory)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from supervisor import atomic
 from supervisor.errors import ServiceError
 
 NAME = "agent-yes-supervise"
@@ -147,19 +146,9 @@ def daemon_environment(environ: Mapping[str, str] = os.environ) -> dict[str, str
 
 
 def write(path: str, text: str) -> None:
-    """Write a file whole or not at all."""
-    folder = os.path.dirname(path)
-    os.makedirs(folder, exist_ok=True)
-    descriptor, scratch = tempfile.mkstemp(dir=folder)
-    try:
-        with open(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.chmod(scratch, 0o644)
-        os.replace(scratch, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(scratch)
-        raise
+    """Write a file, for everybody to read, and the folder for it."""
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    atomic.write(path, text, mode=0o644)
 
 
 def read(path: str) -> str | None:

@@ -106,6 +106,19 @@ def test_what_a_daemon_says(original: Original, processes: Processes, tmp_path: 
     assert presence.running() is None
 
 
+def test_what_cannot_be_said_is_said_later(home: Path, processes: Processes, tmp_path: Path) -> None:
+    """Where its file cannot be written the daemon warns once, leaves no draft, and tries again until it can."""
+    there = Path(paths.daemon_presence())
+    there.mkdir()
+    daemon = Daemon(processes, tmp_path / "log", "--no-discover", "--sweep-every", "0.05")
+    wait_until(lambda: "cannot be told to other commands" in daemon.log())
+    assert [path for path in there.parent.iterdir() if path.name.startswith(there.name)] == [there]
+    there.rmdir()
+    assert all_said().pid == daemon.pid
+    daemon.stop()
+    assert daemon.log().count("cannot be told to other commands") == 1
+
+
 @pytest.mark.parametrize(
     "junk",
     [
