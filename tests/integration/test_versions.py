@@ -110,7 +110,7 @@ def test_what_cannot_be_said_is_said_later(home: Path, processes: Processes, tmp
     """Where its file cannot be written the daemon warns once, leaves no draft, and tries again until it can."""
     there = Path(paths.daemon_presence())
     there.mkdir()
-    daemon = Daemon(processes, tmp_path / "log", "--no-discover", "--sweep-every", "0.05")
+    daemon = Daemon(processes, tmp_path / "log", "--no-discover", "--sweep-every", "0.1")
     wait_until(lambda: "cannot be told to other commands" in daemon.log())
     assert [path for path in there.parent.iterdir() if path.name.startswith(there.name)] == [there]
     there.rmdir()
