@@ -14,6 +14,7 @@ _CHECKS: tuple[tuple[str, Callable[[], Iterator[Finding]]], ...] = (
     ("namespace", machine.check_namespace),
     ("clock", machine.check_clock),
     ("inotify", machine.check_inotify),
+    ("descriptors", machine.check_descriptors),
     ("environment", environment.check_distributions),
     ("config", environment.check_config),
     ("folders", environment.check_folders),

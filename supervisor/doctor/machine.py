@@ -78,7 +78,7 @@ def check_clock() -> Iterator[Finding]:
 
 
 def check_inotify() -> Iterator[Finding]:
-    """Find whether changes of stores can wake the daemon, and how many runs it can wait for."""
+    """Find whether changes of stores can wake the daemon."""
     try:
         FolderWatch().close()
     except OSError as error:
@@ -87,6 +87,10 @@ def check_inotify() -> Iterator[Finding]:
         yield warn("inotify", text, remedy)
     else:
         yield ok("inotify", "changes of stores wake the daemon")
+
+
+def check_descriptors() -> Iterator[Finding]:
+    """Find how many runs the daemon can wait for, where that is few."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     if hard != resource.RLIM_INFINITY and hard < 4096:
         yield warn("descriptors", f"at most {hard} files may be open: runs beyond that are polled", "raise ulimit -Hn")

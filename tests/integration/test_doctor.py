@@ -164,13 +164,19 @@ class TestMachine:
 
     def test_inotify(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Without a free inotify instance changes of stores wake nobody."""
-        assert levels(machine.check_inotify())[0] == ("inotify", "ok")
+        assert only(machine.check_inotify()).level == "ok"
 
         def none_left() -> None:
             raise OSError(24, "Too many open files")
 
         monkeypatch.setattr(machine, "FolderWatch", none_left)
-        assert levels(machine.check_inotify())[0] == ("inotify", "warn")
+        assert only(machine.check_inotify()).level == "warn"
+
+    @pytest.mark.parametrize(("hard", "expected"), [(1024, [("descriptors", "warn")]), (4096, []), (-1, [])])
+    def test_descriptors(self, monkeypatch: pytest.MonkeyPatch, hard: int, expected: list[tuple[str, str]]) -> None:
+        """A low limit of open files is told."""
+        monkeypatch.setattr(machine.resource, "getrlimit", lambda _: (hard, hard))
+        assert levels(machine.check_descriptors()) == expected
 
 
 class TestInstallation:
