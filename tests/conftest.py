@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from kit import Answer, Ask, Processes
+from kit import Answer, Ask, Original, Processes
 from nursery import Apart, Nursery
 from stage import Stage
+from wrapping import Terminal
 
-from supervisor import db
+from supervisor import db, registry
 from supervisor.cli import app
+from supervisor.registry import Origin
 
 NOWHERE = "/dev/null/no-home-in-tests"
 """Below a file, so that not even root can make it: a test that forgets its home fails at once."""
@@ -76,6 +79,25 @@ def processes() -> Iterator[Processes]:
 def nursery(processes: Processes) -> Nursery:
     """Give the test agents that are somebody else's children."""
     return Nursery(processes)
+
+
+@pytest.fixture
+def original(project: Path) -> Iterator[Original]:
+    """Give the test a known store, open as the original module has it."""
+    with Original(project) as original:
+        registry.add(str(project), Origin.ADDED)
+        yield original
+
+
+@pytest.fixture
+def shell(project: Path, processes: Processes) -> Iterator[Terminal]:
+    """Give the test an interactive shell with job control, which leaves its terminal as it is left to it."""
+    bash = shutil.which("bash")
+    if bash is None:
+        pytest.skip("there is no bash here")
+    options = ("--norc", "--noprofile", "--noediting", "-i")
+    with Terminal(processes, bash, *options, env={**os.environ, "PS1": "", "HISTFILE": "/dev/null"}) as shell:
+        yield shell
 
 
 @pytest.fixture

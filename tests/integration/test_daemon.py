@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -33,14 +33,6 @@ TOLD_TO_END = "import os, sys; print(os.getpid(), flush=True); sys.exit(int(sys.
 
 _DROP_CAPABILITY, _DAC_OVERRIDE = 24, 1
 """prctl(2), PR_CAPBSET_DROP, and capabilities(7)."""
-
-
-@pytest.fixture
-def original(project: Path) -> Iterator[Original]:
-    """Give the test a known store, open as the original module has it."""
-    with Original(project) as original:
-        registry.add(str(project), Origin.ADDED)
-        yield original
 
 
 @pytest.fixture

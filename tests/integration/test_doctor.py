@@ -175,7 +175,7 @@ class TestMachine:
     @pytest.mark.parametrize(("hard", "expected"), [(1024, [("descriptors", "warn")]), (4096, []), (-1, [])])
     def test_descriptors(self, monkeypatch: pytest.MonkeyPatch, hard: int, expected: list[tuple[str, str]]) -> None:
         """A low limit of open files is told."""
-        monkeypatch.setattr(machine.resource, "getrlimit", lambda _: (hard, hard))
+        monkeypatch.setattr("resource.getrlimit", lambda _: (hard, hard))
         assert levels(machine.check_descriptors()) == expected
 
 

@@ -7,10 +7,8 @@ import json
 import os
 import re
 import shlex
-import shutil
 import signal
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -169,17 +167,6 @@ def test_killed_agent(project: Path, processes: Processes) -> None:
         assert all(sequence in shown for sequence in UNDONE), shown
         assert terminal.program.wait(20) == -signal.SIGKILL
         assert terminal.settings() == before
-
-
-@pytest.fixture
-def shell(project: Path, processes: Processes) -> Iterator[Terminal]:
-    """Give the test an interactive shell that leaves the terminal as it is left to it."""
-    bash = shutil.which("bash")
-    if bash is None:
-        pytest.skip("there is no bash here")
-    options = ("--norc", "--noprofile", "--noediting", "-i")
-    with Terminal(processes, bash, *options, env={**os.environ, "PS1": "", "HISTFILE": "/dev/null"}) as shell:
-        yield shell
 
 
 def test_killed_relay(project: Path, processes: Processes) -> None:

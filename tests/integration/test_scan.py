@@ -5,27 +5,15 @@ from __future__ import annotations
 import json
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 from kit import Original, Processes, run_ours, wait_until
 from nursery import Nursery, linux
 
-from supervisor import registry
 from supervisor.process.stamp import stamp_of
-from supervisor.registry import Origin
 from supervisor.store.supervision import SupervisedStore
 
 pytestmark = linux
-
-
-@pytest.fixture
-def original(project: Path) -> Iterator[Original]:
-    """Give the test a known store, open as the original module has it."""
-    with Original(project) as original:
-        registry.add(str(project), Origin.ADDED)
-        yield original
 
 
 def of_another_boot(original: Original) -> int:

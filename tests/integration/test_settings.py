@@ -7,19 +7,16 @@ import os
 import pty
 import signal
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from daemons import Daemon
 from kit import COMMAND, Original, Processes, run_ours, wait_until
-from nursery import linux
+from nursery import Nursery, linux
 
-from supervisor import registry
 from supervisor.cli import app
 from supervisor.daemon import presence
-from supervisor.registry import Origin
 
 pytestmark = linux
 
@@ -36,14 +33,6 @@ def file(home: Path) -> Path:
 def start(processes: Processes, project: Path, tmp_path: Path) -> Callable[..., Daemon]:
     """Give the test a function that starts a daemon."""
     return functools.partial(Daemon, processes, tmp_path / "daemon.log")
-
-
-@pytest.fixture
-def original(project: Path) -> Iterator[Original]:
-    """Give the test a known store, open as the original module has it."""
-    with Original(project) as original:
-        registry.add(str(project), Origin.ADDED)
-        yield original
 
 
 def watching() -> int | None:
@@ -101,7 +90,9 @@ def test_a_daemon_refuses_to_start_with_a_broken_one(file: Path) -> None:
     assert ended.stderr == f"agent-yes-supervise: {expected}\n"
 
 
-def test_a_reload(file: Path, start: Callable[..., Daemon], original: Original, processes: Processes) -> None:
+def test_a_reload(
+    file: Path, start: Callable[..., Daemon], original: Original, processes: Processes, nursery: Nursery
+) -> None:
     """SIGHUP brings a changed file into force; with a broken one the daemon says so and goes on as before.
 
     Its count of runs is told with a sweep, which each reload begins with, so that shows how often it sweeps.
@@ -113,8 +104,12 @@ def test_a_reload(file: Path, start: Callable[..., Daemon], original: Original, 
     (line,) = daemon.hear(r"ERROR .*\n")
     assert f"the configuration stays as it was: {file}:3: this is not TOML" in line
     daemon.watches((original.directory, original.create_run(processes.living().pid)))
-    time.sleep(0.3)  # for sweeps that must not come
-    assert watching() == 0
+    agent = nursery.born()
+    run = original.create_run(agent)
+    daemon.watches((original.directory, run))
+    nursery.end(agent, 0)
+    wait_until(lambda: original.row(run)[0] != "running")  # a second later, by the clock of the same loop
+    assert watching() == 0, "no sweep has come"
     file.write_text("[daemon]\nsweep_every = 0.1\n")
     daemon.process.send_signal(signal.SIGHUP)
     daemon.hear("the configuration has been read again")

@@ -22,14 +22,6 @@ pytestmark = linux
 
 
 @pytest.fixture
-def original(project: Path) -> Iterator[Original]:
-    """Give the test a known store, open as the original module has it."""
-    with Original(project) as original:
-        registry.add(str(project), Origin.ADDED)
-        yield original
-
-
-@pytest.fixture
 def manager(tmp_path: Path) -> Iterator[Manager]:
     """Give the test a service manager."""
     with Manager(tmp_path) as manager:
@@ -40,12 +32,6 @@ def manager(tmp_path: Path) -> Iterator[Manager]:
 def start(processes: Processes, manager: Manager, tmp_path: Path) -> Callable[..., Any]:
     """Give the test a function that starts a daemon under the manager."""
     return lambda **options: manager.start(processes, tmp_path / "daemon.log", **options)
-
-
-@pytest.fixture
-def nursery(processes: Processes) -> Nursery:
-    """Give the test agents that are somebody else's children."""
-    return Nursery(processes)
 
 
 def ending(project: Path, run: int) -> tuple[object, ...]:

@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,11 +15,10 @@ from kit import Original, Processes, rows, run_ours, wait_until
 from nursery import Nursery, linux
 from stores import NEWER, execute
 
-from supervisor import __version__, paths, registry
+from supervisor import __version__, paths
 from supervisor.daemon import presence
 from supervisor.daemon.lock import DaemonLock
 from supervisor.daemon.presence import Presence
-from supervisor.registry import Origin
 from supervisor.store.supervision import SupervisedStore
 
 pytestmark = linux
@@ -33,14 +31,6 @@ from supervisor.cli import main
 sys.exit(main())
 """
 """The command under test, as another version of it."""
-
-
-@pytest.fixture
-def original(project: Path) -> Iterator[Original]:
-    """Give the test a known store, open as the original module has it."""
-    with Original(project) as original:
-        registry.add(str(project), Origin.ADDED)
-        yield original
 
 
 def daemon_of(processes: Processes, version: str) -> subprocess.Popen[str]:

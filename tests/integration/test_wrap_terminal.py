@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import shutil
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -95,17 +94,6 @@ def test_hang_up(project: Path, processes: Processes, stopped: bool, wrap: Words
     assert terminal.program.wait(20) == -signal.SIGHUP
     run = recorded_run(project)
     assert (run["status"], run["exit_code"], run["cause"]) == ("failed", 129, "stopped")
-
-
-@pytest.fixture
-def shell(project: Path, processes: Processes) -> Iterator[Terminal]:
-    """Give the test an interactive shell, with job control, on a terminal of its own."""
-    bash = shutil.which("bash")
-    if bash is None:
-        pytest.skip("there is no bash here")
-    options = ("--norc", "--noprofile", "--noediting", "-i")
-    with Terminal(processes, bash, *options, env={**os.environ, "PS1": "", "HISTFILE": "/dev/null"}) as shell:
-        yield shell
 
 
 @pytest.fixture
