@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import time
@@ -91,6 +92,11 @@ def see(
             for sight in unproven:
                 sight.verdict = see_one.judge(sight.claim, sight.facts, proven=True, looks=sight.looks)
     return sights
+
+
+def see_from_here() -> Callable[[Store, Iterable[Claim]], list[Sight]]:
+    """Return `see` for one look at several stores: where we are, and what a daemon has kept, is asked but once."""
+    return functools.partial(see, scene=facts.scene(), steps=ClockSteps())
 
 
 def stamp_in_force(claim: Claim) -> Stamp | None:

@@ -9,15 +9,19 @@ import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from supervisor import registry
 from supervisor.errors import NotFound, StoreError, StoreMissing
-from supervisor.models import ProjectSummary, RunDetail, RunStatus
+from supervisor.models import Claim, ProjectSummary, RunDetail, RunStatus
+from supervisor.names import is_named, is_tail, short_names
 from supervisor.process.judge import State, Verdict
 from supervisor.store.connection import store_file, translate
 from supervisor.store.store import Store
 from supervisor.store.supervision import SupervisedStore
+
+if TYPE_CHECKING:
+    from supervisor.sight import Sight
 
 TIMEOUT = 5.0
 """Seconds that a command waits for a store's lock."""
@@ -25,6 +29,7 @@ TIMEOUT = 5.0
 _MOST_NAMED = 10
 """So many matches are named in an error at most."""
 
+See = Callable[[Store, Iterable[Claim]], "list[Sight]"]
 S = TypeVar("S", bound=Store)
 T = TypeVar("T")
 
@@ -89,16 +94,6 @@ def known_directories() -> list[str]:
     return sorted(directories)
 
 
-def short_names(directories: Iterable[str]) -> dict[str, str]:
-    """Return for each directory the shortest tail of its path that no other one ends with."""
-    tails = {directory: _tails(directory) for directory in directories}
-    owners = Counter(tail for own in tails.values() for tail in own)
-    return {
-        directory: next((tail for tail in own if tail and owners[tail] == 1), directory)
-        for directory, own in tails.items()
-    }
-
-
 @contextlib.contextmanager
 def usable(store: S) -> Iterator[S]:
     """Open a store for the block; what SQLite says of it there becomes a `StoreError`.
@@ -144,9 +139,9 @@ def runs_of(
     one_more = None if limit is None else limit + 1
     may_run = not statuses or RunStatus.RUNNING in statuses
 
-    def read(store: SupervisedStore) -> list[RunView]:
+    def read(store: SupervisedStore, see: See) -> list[RunView]:
         details = functools.partial(store.details, statuses=statuses, since=since, limit=one_more)
-        return _look(store, names[store.directory], details, may_run=may_run)
+        return _look(store, names[store.directory], details, see, may_run=may_run)
 
     runs, troubles = _of_each(directories, read)
     if len(directories) > 1:
@@ -157,10 +152,10 @@ def runs_of(
 def running_and_ended(names: dict[str, str], *, statuses: Sequence[RunStatus], ended_since: float) -> Overview:
     """Return, by one look at each store named, what says that it runs, and what ended so since that Unix time."""
 
-    def read(store: SupervisedStore) -> list[RunView]:
-        running = _look(store, names[store.directory], lambda: store.details(statuses=(RunStatus.RUNNING,)))
+    def read(store: SupervisedStore, see: See) -> list[RunView]:
+        running = _look(store, names[store.directory], lambda: store.details(statuses=(RunStatus.RUNNING,)), see)
         ended = functools.partial(store.details, statuses=statuses, ended_since=ended_since)
-        return running + _look(store, names[store.directory], ended, may_run=False)
+        return running + _look(store, names[store.directory], ended, see, may_run=False)
 
     runs, troubles = _of_each(list(names), read)
     return Overview(sorted(runs, key=lambda view: view.detail.run.started_at or 0, reverse=True), troubles)
@@ -193,6 +188,7 @@ def find_run(word: str) -> RunView:
                 store,
                 names[directory],
                 lambda: store.details(limit=1) if number == "." else store.details(run_id=int(number)),
+                _seeing(),
             )
     except StoreMissing:
         raise NotFound(
@@ -220,7 +216,7 @@ def find_project(word: str) -> str:
     directories = known_directories()
     if path in directories or os.path.lexists(store_file(path)):
         return path
-    matches = [known for known in directories if _is_tail(word, known)]
+    matches = [known for known in directories if is_tail(word, known)]
     if len(matches) == 1:
         return matches[0]
     if matches:
@@ -245,7 +241,7 @@ def find_project_view(word: str | None) -> ProjectView:
         directory = here() if word is None else find_project(word)
     except NotFound:
         kept, _ = projects_of(known_directories())
-        found = [view for view in kept if word and _is_named(word, view.summary.project.dir)]
+        found = [view for view in kept if word and is_named(word, view.summary.project.dir)]
         if not found:
             raise
     else:
@@ -270,7 +266,7 @@ def _find_by_pid(word: str) -> RunView:
     names = short_names(directories)
     found, troubles = _of_each(
         directories,
-        lambda store: _look(store, names[store.directory], lambda: store.details(pid=int(number))),
+        lambda store, see: _look(store, names[store.directory], lambda: store.details(pid=int(number)), see),
     )
     matches = [view for view in found if view.may_run] or found
     if len(matches) == 1:
@@ -290,15 +286,16 @@ def _reader(directory: str) -> SupervisedStore:
 
 
 def _of_each(
-    directories: Sequence[str], read: Callable[[SupervisedStore], list[T]]
+    directories: Sequence[str], read: Callable[[SupervisedStore, See], list[T]]
 ) -> tuple[list[T], list[StoreError]]:
     """Read some stores; what cannot be read is told, and does not hide the rest."""
     found: list[T] = []
     troubles: list[StoreError] = []
+    see = _seeing()
     for directory in directories:
         try:
             with usable(_reader(directory)) as store:
-                found += read(store)
+                found += read(store, see)
         except StoreMissing:
             continue
         except StoreError as error:
@@ -306,11 +303,23 @@ def _of_each(
     return found, troubles
 
 
-def _look(
-    store: SupervisedStore, name: str, read: Callable[[], list[RunDetail]], *, may_run: bool = True
-) -> list[RunView]:
-    from supervisor.sight import see  # noqa: PLC0415  15 ms that help and completion need not wait for
+def _seeing() -> See:
+    """Return what judges rows of some stores, and asks but once, if at all, where we are and how the clock went."""
+    made: list[See] = []
 
+    def see(store: Store, claims: Iterable[Claim]) -> list[Sight]:
+        if not made:
+            from supervisor.sight import see_from_here  # noqa: PLC0415  15 ms that help and completion need not wait for
+
+            made.append(see_from_here())
+        return made[0](store, claims)
+
+    return see
+
+
+def _look(
+    store: SupervisedStore, name: str, read: Callable[[], list[RunDetail]], see: See, *, may_run: bool = True
+) -> list[RunView]:
     # Claims first: a row that is settled in between then shows its end, never "running" without a verdict.
     claims = store.running_claims() if may_run else []
     details = read()
@@ -322,23 +331,10 @@ def _look(
     return [RunView(store.directory, name, detail, verdicts.get(detail.run.id)) for detail in details]
 
 
-def _projects_in(store: SupervisedStore) -> list[ProjectView]:
-    running = _look(store, "", lambda: store.details(statuses=(RunStatus.RUNNING,)))
+def _projects_in(store: SupervisedStore, see: See) -> list[ProjectView]:
+    running = _look(store, "", lambda: store.details(statuses=(RunStatus.RUNNING,)), see)
     dead = Counter(view.detail.run.project_id for view in running if not view.may_run)
     return [ProjectView(store.directory, summary, dead[summary.project.id]) for summary in store.project_summaries()]
-
-
-def _tails(directory: str) -> list[str]:
-    parts = directory.strip("/").split("/")
-    return ["/".join(parts[-length:]) for length in range(1, len(parts) + 1)]
-
-
-def _is_tail(word: str, directory: str) -> bool:
-    return not os.path.isabs(word) and word.strip("/") in _tails(directory)
-
-
-def _is_named(word: str, directory: str) -> bool:
-    return directory == word.rstrip("/") or _is_tail(word, directory)
 
 
 def _is_number(word: str) -> bool:

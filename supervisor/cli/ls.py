@@ -11,7 +11,8 @@ from supervisor.cli.listing import print_runs
 from supervisor.cli.options import DEFAULT_LIMIT, json_option
 from supervisor.cli.spooled import take_spooled
 from supervisor.models import RunStatus
-from supervisor.views import Overview, RunView, known_directories, running_and_ended, short_names
+from supervisor.names import short_names
+from supervisor.views import Overview, RunView, known_directories, running_and_ended
 
 LATELY = 24 * 3600.0
 """Seconds for which an ended run is still shown."""

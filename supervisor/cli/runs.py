@@ -16,6 +16,7 @@ from supervisor.errors import SuperviseError
 from supervisor.log import folder
 from supervisor.masking import is_masked
 from supervisor.models import RunStatus
+from supervisor.names import short_names
 from supervisor.store.store import Store
 from supervisor.views import (
     TIMEOUT,
@@ -26,7 +27,6 @@ from supervisor.views import (
     here,
     known_directories,
     runs_of,
-    short_names,
     usable,
 )
 

@@ -12,7 +12,9 @@ from stores import execute, place
 from supervisor import db, registry
 from supervisor.errors import NotFound, StoreDamaged, StoreRefused
 from supervisor.models import RunStatus
-from supervisor.process.judge import State
+from supervisor.names import short_names
+from supervisor.process import facts
+from supervisor.process.judge import Scene, State
 from supervisor.views import (
     find_project,
     find_project_view,
@@ -20,7 +22,6 @@ from supervisor.views import (
     known_directories,
     projects_of,
     runs_of,
-    short_names,
     trouble_of,
 )
 
@@ -145,6 +146,22 @@ def test_words_that_name_no_process(project: Path, word: str) -> None:
     """What follows pid: must be a number that can be one."""
     with pytest.raises(NotFound, match=r"names no process; give pid:N"):
         find_run(word)
+
+
+def test_where_we_are_is_asked_but_once(shops: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many stores have running rows, boot, namespaces and the clock's steps are looked up once a look."""
+    for directory in shops.values():
+        execute(directory, "UPDATE runs SET status = 'running'")
+    asked, really = [], facts.scene
+
+    def scene() -> Scene:
+        asked.append(1)
+        return really()
+
+    monkeypatch.setattr(facts, "scene", scene)
+    seen = runs_of(known_directories(), statuses=[RunStatus.RUNNING]).runs
+    assert len([view for view in seen if view.verdict is not None]) == 3
+    assert len(asked) == 1
 
 
 def test_run_that_is_not_there(shops: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
