@@ -146,6 +146,10 @@ class SupervisedStore(Store):
             if moment is not None:
                 wheres.append(f"{column} IS NOT NULL AND {in_ms(column)} >= ?")
                 parameters.append(moment * 1000)
+        if ended_since is not None and not self._rows(
+            f"SELECT 1 FROM runs WHERE {' AND '.join(wheres)} LIMIT 1", *parameters
+        ):
+            return []  # mostly so, and SQLite takes longer to prepare the joins than to find that
         parameters.append(-1 if limit is None else limit)
         order = _NEWEST if ended_since is None else f"+{_NEWEST}"  # by when they ended, rather than in order
         # The newest are chosen first: what is known of a run is looked up for these alone.
