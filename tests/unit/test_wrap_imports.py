@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import platformdirs
@@ -12,6 +13,7 @@ import pytest
 from kit import run_ours
 
 import supervisor
+from supervisor.spool import files
 
 PROBE = """
 import json, os, sys
@@ -42,15 +44,29 @@ FOR_OTHERS = ("dataclasses", "inspect", "logging", "platformdirs", "typing", "su
 FOR_LOGS = ("supervisor.log", "supervisor.wrap.capture", "supervisor.wrap.relay", "ctypes", "mmap")
 
 
+Modules = tuple[list[str], list[str]]
+
+
 @pytest.fixture
-def modules(project: Path, tmp_path: Path) -> tuple[list[str], list[str]]:
-    """Return the modules that are loaded at the exec and at the end of a run that is recorded in a known store."""
+def modules_of(project: Path, tmp_path: Path) -> Callable[..., Modules]:
+    """Return what tells which modules are loaded at the exec and at the end of a run recorded in a known store."""
     run_ours("wrap", "true")
+    return lambda *words: probed(tmp_path, *words)
+
+
+@pytest.fixture
+def modules(modules_of: Callable[..., Modules]) -> Modules:
+    """Return the same of an agent that ends at once."""
+    return modules_of("sh", "-c", "exit 3")
+
+
+def probed(tmp_path: Path, *words: str) -> Modules:
+    """Run a wrapper that tells its modules; its agent ends with code 3."""
     folders = [str(Path(module.__file__ or "").parent.parent) for module in (supervisor, platformdirs)]
     told = tmp_path / "told"
     with told.open("w") as file:
         ended = subprocess.run(
-            [sys.executable, "-I", "-S", "-c", PROBE, json.dumps(folders), str(file.fileno()), "sh", "-c", "exit 3"],
+            [sys.executable, "-I", "-S", "-c", PROBE, json.dumps(folders), str(file.fileno()), *words],
             pass_fds=(file.fileno(),),
             check=False,
         )
@@ -64,7 +80,7 @@ def in_or_below(names: tuple[str, ...], loaded: list[str]) -> set[str]:
     return {module for module in loaded for name in names if f"{module}.".startswith(f"{name}.")}
 
 
-def test_before_the_exec(modules: tuple[list[str], list[str]]) -> None:
+def test_before_the_exec(modules: Modules) -> None:
     """Until the agent's exec nothing is loaded that costs milliseconds, and the row is written by then."""
     at_exec, _ = modules
     assert "supervisor.store.recording" in at_exec
@@ -73,8 +89,25 @@ def test_before_the_exec(modules: tuple[list[str], list[str]]) -> None:
     )
 
 
-def test_whole_life(modules: tuple[list[str], list[str]]) -> None:
+def test_whole_life(modules: Modules) -> None:
     """In its whole life wrap loads nothing of the daemon, APScheduler, the command line's tools or its data."""
     _, at_end = modules
     assert "supervisor.ending" in at_end
     assert in_or_below((*NEVER, *FOR_OTHERS, *FOR_LOGS, "supervisor.registry"), at_end) == set()
+
+
+def test_whole_life_with_a_spool(project: Path, modules_of: Callable[..., Modules]) -> None:
+    """Nor does it where it brings into its store what others have left in the spool."""
+    store, away = project / ".agent-yes", project / "away"
+    store.rename(away)
+    store.touch()
+    run_ours("wrap", "true")
+    (kept,) = files.waiting()
+    store.unlink()
+    away.rename(store)
+    until_taken = f"until [ ! -e '{files.folder()}/{kept}' ]; do sleep 0.01; done; exit 3"
+    _, at_end = modules_of("timeout", "10", "sh", "-c", until_taken)
+    assert (
+        in_or_below((*NEVER, *FOR_OTHERS, *FOR_LOGS, "supervisor.registry", "supervisor.spool.applying"), at_end)
+        == set()
+    )
