@@ -12,10 +12,11 @@ from supervisor.process.token import VARIABLE
 from supervisor.store.recording import NewRun
 from supervisor.wrap import environment
 from supervisor.wrap.child import Child, become, refusal_code
+from supervisor.wrap.direct import Direct
+from supervisor.wrap.messages import say
 from supervisor.wrap.record import Record
-from supervisor.wrap.screen import Screen
 from supervisor.wrap.settings import Settings
-from supervisor.wrap.signals import end_as, wait_for
+from supervisor.wrap.signals import end_as
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,38 +31,6 @@ if TYPE_CHECKING:
 
 CALM_AFTER = 0.05
 """Seconds that the agent has the machine to itself before the wrapper goes on with work of its own."""
-
-_SAY_WITHIN = 1.0
-"""Seconds that stderr may take to be ready for a line: a reader that has stopped must not hold us up."""
-
-_MARKS = dict.fromkeys(
-    (*range(32), *range(127, 160), 0x61C, 0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A)),
-    "\N{REPLACEMENT CHARACTER}",
-)
-"""For what a terminal would obey, what breaks a line and what turns its direction."""
-
-
-def say(message: str) -> None:
-    """Write a line of our own to stderr, which is the agent's too; that it cannot be written is nothing.
-
-    Names and stored text may hold what breaks a line or what a terminal would obey: it is taken out.
-    """
-    line = f"agent-yes-supervise: {message.translate(_MARKS)}\n".encode(errors="backslashreplace")
-    try:
-        if _takes_something(2):
-            os.write(2, line)
-    except OSError:
-        return
-
-
-def _takes_something(descriptor: int) -> bool:
-    try:
-        from select import POLLOUT, poll  # noqa: PLC0415  rarely needed
-    except ImportError:  # no descriptor is left to load it
-        return True
-    waiter = poll()
-    waiter.register(descriptor, POLLOUT)
-    return bool(waiter.poll(_SAY_WITHIN * 1000))
 
 
 def launch(command: list[str], request: Request, *, directory: str | None) -> NoReturn:
@@ -145,7 +114,7 @@ class Launcher:
         token, request = os.urandom(16).hex(), self._request
         given = {**self.environment, VARIABLE: token}
         try:
-            way = (_capture() if self._logs else None) or _Direct()
+            way = (_capture() if self._logs else None) or Direct()
             child = Child(command, given, way.fork, self.inherited)
         except OSError as error:
             if self.inherited is not None:
@@ -235,34 +204,6 @@ def _capture() -> Capture | None:
     from supervisor.wrap.capture import capture_for  # noqa: PLC0415  a run without a log does not pay for it
 
     return capture_for(say)
-
-
-class _Direct:
-    """The way without a log: the agent has the person's own terminal and streams. A `Capture` of nothing."""
-
-    leaders = ()
-    last_output = 0.0
-
-    def __init__(self) -> None:
-        self.heard: dict[int, float] = {}
-        self._screen = Screen()
-        self._status = 0
-
-    def fork(self) -> int:
-        return os.fork()
-
-    def open(self, directory: str, token: str) -> None:
-        pass
-
-    def wait_for(self, agent: int, /, *, after: float, attend: Callable[[], float | None]) -> int:
-        self._status = wait_for(agent, after=after, attend=attend, heard=self.heard)
-        return self._status
-
-    def drain(self) -> None:
-        self._screen.put_right(self._status)
-
-    def close(self, *, patiently: bool) -> None:
-        pass
 
 
 def _look_behind(

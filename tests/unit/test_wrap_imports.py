@@ -21,7 +21,7 @@ import json, os, sys
 sys.path[:0] = json.loads(sys.argv[1])
 told = int(sys.argv[2])
 from supervisor.cli import main
-from supervisor.wrap import command, launch
+from supervisor.wrap import command, direct, launch
 
 def loaded(wrapped):
     def probe(*args, **options):
@@ -29,7 +29,7 @@ def loaded(wrapped):
         return wrapped(*args, **options)
     return probe
 
-launch.wait_for, launch.end_as = loaded(launch.wait_for), loaded(launch.end_as)
+direct.wait_for, launch.end_as = loaded(direct.wait_for), loaded(launch.end_as)
 sys.argv[1:] = ["wrap", *sys.argv[3:]]
 main()
 """
