@@ -16,7 +16,7 @@ from supervisor.wrap.direct import Direct
 from supervisor.wrap.messages import say
 from supervisor.wrap.record import Record
 from supervisor.wrap.settings import Settings
-from supervisor.wrap.signals import end_as
+from supervisor.wrap.signals import Inherited, end_as
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from supervisor.wrap.capture import Capture
     from supervisor.wrap.limits import Limits
     from supervisor.wrap.options import Request
-    from supervisor.wrap.signals import Inherited
 
 CALM_AFTER = 0.05
 """Seconds that the agent has the machine to itself before the wrapper goes on with work of its own."""
@@ -41,13 +40,19 @@ def launch(command: list[str], request: Request, *, directory: str | None) -> No
         request: what was asked of ``wrap`` beside that.
         directory: the project's physical directory, None where there is none to record the run in.
     """
-    _keep_standard_descriptors_free()
-    launcher = Launcher(command, request, directory)
-    if request.restart == "never":
-        end_as(launcher.run(command).status)
-    from supervisor.wrap.series import run_series  # noqa: PLC0415  few runs are restarted
+    series = None
+    try:
+        _keep_standard_descriptors_free()
+        launcher = Launcher(command, request, directory)
+        if request.restart != "never":
+            from supervisor.wrap.series import Series  # noqa: PLC0415  few runs are restarted
 
-    run_series(launcher, command, request, say)
+            series = Series(command, request, launcher, say)
+    except Exception as error:  # noqa: BLE001  no trouble of ours may keep the agent from starting
+        _go_unrecorded(command, environment.inherited(), str(error) or type(error).__name__)
+    if series is not None:
+        series.run()
+    end_as(launcher.run(command).status)
 
 
 class Outcome:
@@ -116,13 +121,11 @@ class Launcher:
         try:
             way = (_capture() if self._logs else None) or Direct()
             child = Child(command, given, way.fork, self.inherited)
-        except OSError as error:
+        except (OSError, ImportError) as error:  # no descriptor is left to load anything
             if self.inherited is not None:
                 raise
-            say(f"this run is not recorded: no process or descriptor is to be had ({error.strerror})")
-            number = become(command, given)
-            _say_refused(self._cli, number)
-            os._exit(refusal_code(number))
+            reason = error.strerror if isinstance(error, OSError) else error
+            _go_unrecorded(command, given, f"no process or descriptor is to be had ({reason})")
         self.inherited = child.inherited
         record = self._begin(child.pid, token, added, resumed_from)
         outcome = Outcome(child.pid, token, record)
@@ -229,6 +232,15 @@ def _look_behind(
         say(f"what the agent has left behind is not known: {type(error).__name__}: {error}")
 
 
+def _go_unrecorded(command: list[str], given: dict[str, str], reason: str) -> NoReturn:
+    """Say that there will be no record, and become the agent, with the signals that we were started with."""
+    say(f"this run is not recorded: {reason}")
+    Inherited().restore()
+    number = become(command, given)
+    _say_refused(command[0], number)
+    os._exit(refusal_code(number))
+
+
 def _say_refused(name: str, number: int) -> None:
     say(f"{name}: {'command not found' if number == errno.ENOENT and '/' not in name else os.strerror(number)}")
 
@@ -238,10 +250,11 @@ def _keep_standard_descriptors_free() -> None:
 
     What stands there instead is closed by the exec, so that the agent finds what we were given.
     """
-    descriptor = os.open(os.devnull, os.O_RDWR)
-    while descriptor <= 2:
-        descriptor = os.open(os.devnull, os.O_RDWR)
-    os.close(descriptor)
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
 
 
 def _storable(args: list[str], given: dict[str, str]) -> list[str]:

@@ -111,36 +111,13 @@ class Pace:
         return wait * (1 - self._chance() / 2)
 
 
-def run_series(launcher: Launcher, command: list[str], request: Request, say: Callable[[str], None]) -> NoReturn:
-    """Run an agent, again and again as it was asked for, and end as its last try does.
-
-    Args:
-        launcher: runs it once.
-        command: the agent's name or path and its arguments, as typed.
-        request: what was asked of ``wrap``.
-        say: takes a line for the person.
-    """
-    series = Series(command, request, launcher, say)
-    outcome = launcher.run(series.command, series.added, None, series.decide)
-    first = outcome.token
-    while True:
-        number = series.wait(outcome)
-        if number is not None:
-            end_as(number)
-        try:
-            outcome = launcher.run(series.command, series.added, first, series.decide)
-        except OSError as error:
-            say(f"it is not started again: no process or descriptor is to be had ({error.strerror})")
-            end_as(outcome.status)
-
-
 class Series:
-    """When and with which arguments one agent is started again.
+    """An agent's tries: when, and with which arguments, it is started again.
 
     Args:
         command: its name or path and its arguments, as typed.
         request: which ends are to be followed by a restart, and how many restarts without a healthy run between.
-        launcher: runs it.
+        launcher: runs it once.
         say: takes a line for the person.
     """
 
@@ -163,6 +140,20 @@ class Series:
         if self._session is not None:
             self._take(self._session.first())
         self._due: float | None = None
+
+    def run(self) -> NoReturn:
+        """Run the agent, again and again as it was asked for, and end as its last try does."""
+        outcome = self._launcher.run(self.command, self.added, None, self.decide)
+        first = outcome.token
+        while True:
+            status = self.wait(outcome)
+            if status is not None:
+                end_as(status)
+            try:
+                outcome = self._launcher.run(self.command, self.added, first, self.decide)
+            except OSError as error:
+                self._say(f"it is not started again: no process or descriptor is to be had ({error.strerror})")
+                end_as(outcome.status)
 
     def decide(self, outcome: Outcome) -> None:
         """Decide, when a try has ended, whether and when there is to be another; a line says what and why.
