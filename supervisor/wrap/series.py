@@ -14,8 +14,10 @@ import time
 from supervisor.ending import ending_by_owner
 from supervisor.nouns import Cause, RunStatus
 from supervisor.process.token import VARIABLE
+from supervisor.wrap.readiness import write_at_once
+from supervisor.wrap.screen import SHOW_WITHIN
 from supervisor.wrap.sessions import session_of
-from supervisor.wrap.signals import end_as, hear_pending, stop_like
+from supervisor.wrap.signals import INTERRUPTED, TOLD_TO_END, end_as, hear_pending, stop_like, take_next
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,8 +34,6 @@ ON_CRASH, ON_FAILURE = "on-crash", "on-failure"
 HEEDED_FOR = 10.0
 """Seconds before an end within which Ctrl-C is taken for its reason: a person interrupts many an agent just so."""
 
-_TOLD_TO_END = frozenset({signal.SIGTERM, signal.SIGHUP})
-_INTERRUPTED = frozenset({signal.SIGINT, signal.SIGQUIT})
 _STOPPING = frozenset({signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU})
 
 _AS_STOPPED = frozenset(128 + number for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM))
@@ -61,8 +61,8 @@ def was_told(heard: Mapping[int, float], at: float) -> bool:
         heard: when each signal came to the wrapper last, on the monotonic clock.
         at: when the agent ended, on the same.
     """
-    interrupted = any(at - heard[number] <= HEEDED_FOR for number in heard.keys() & _INTERRUPTED)
-    return interrupted or bool(heard.keys() & _TOLD_TO_END)
+    interrupted = any(at - heard[number] <= HEEDED_FOR for number in heard.keys() & INTERRUPTED)
+    return interrupted or bool(heard.keys() & TOLD_TO_END)
 
 
 class Pace:
@@ -189,15 +189,16 @@ class Series:
             self._take(self._session.again(outcome.agent))
         while True:
             left = self._due - time.monotonic()
-            number = _next_signal(max(0.0, left))
-            if not number and left <= 0:
-                break
-            if number in self._ignored:
+            received = take_next(max(0.0, left))
+            if received is None:
+                if left <= 0:
+                    break
+            elif received.number in self._ignored:
                 continue
-            if number in _TOLD_TO_END or number in _INTERRUPTED:
-                return self._call_off(outcome, number)
-            if number in _STOPPING:
-                stop_like(number)
+            elif received.number in TOLD_TO_END | INTERRUPTED:
+                return self._call_off(outcome, received.number)
+            elif received.number in _STOPPING:
+                stop_like(received.number)
         if outcome.record is not None:
             outcome.record.bring_kept()
         _forget_typed()
@@ -242,20 +243,8 @@ def _how(ending: Ending) -> str:
 def _begin_line() -> None:
     """Begin a line of our own on a terminal, below what an agent that could not tidy up has left of its screen."""
     if os.isatty(2):
-        try:
-            os.write(2, b"\r\n" if os.environ.get("TERM", "dumb") == "dumb" else b"\r\n\x1b[J")
-        except OSError:  # hung up
-            return
-
-
-def _next_signal(timeout: float) -> int:
-    """Return the number of the next signal, 0 if none comes; all are blocked."""
-    if not hasattr(signal, "sigtimedwait"):  # macOS; it has not been run
-        signal.setitimer(signal.ITIMER_REAL, max(timeout, 0.001))
-        number = signal.sigwait(signal.valid_signals())
-        return 0 if number == signal.SIGALRM else number
-    info = signal.sigtimedwait(signal.valid_signals(), timeout)
-    return 0 if info is None else info.si_signo
+        below = b"\r\n" if os.environ.get("TERM", "dumb") == "dumb" else b"\r\n\x1b[J"
+        write_at_once(2, below, within=SHOW_WITHIN)
 
 
 def _forget_typed() -> None:

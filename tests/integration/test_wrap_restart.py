@@ -374,6 +374,17 @@ def test_stderr_that_nobody_reads(project: Path, processes: Processes) -> None:
     os.close(writer)
 
 
+def test_terminal_that_is_held_up(project: Path, processes: Processes, quick: Callable[..., None]) -> None:
+    """Nor does a terminal whose output the person has held (Ctrl-S): `stop` can call the restart off all the same."""
+    quick(restart_delay=60)
+    with Terminal(processes, *WRAP, "--restart", "on-crash", "sh", "-c", f"echo up; read line; {CRASH}") as terminal:
+        terminal.expect("up")
+        terminal.type("\x13\n")
+        wait_until(lambda: "restarts_at" in evidence_of_first(project))
+        assert run_ours("stop", ".").stdout == "project#1 had ended, and is not started again\n"
+        assert terminal.program.wait(20) == -signal.SIGTERM
+
+
 def test_agents_that_are_always_logged(project: Path, home: Path) -> None:
     """The settings can want an agent logged, by its name; others are not."""
     (home / "config" / "agent-yes-supervise" / "config.toml").write_text("[agents.echo]\nlog = true\n")
