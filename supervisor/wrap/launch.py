@@ -93,7 +93,7 @@ class Launcher:
         self._directory = directory
         self.settings = Settings(say)
         if request.restart != "never" or request.timeout is not None or request.idle_timeout is not None:
-            self.settings.read()  # what is wrong with them is said before the agent has the screen
+            self.settings.read_any()  # what is wrong with them is said before the agent has the screen
         self._logs = directory is not None and (request.log or self.settings.wants_log(self._cli))
         self.inherited: Inherited | None = None
         """The signals that agents get, when the first has got them."""
@@ -103,6 +103,7 @@ class Launcher:
         command: list[str],
         added: Sequence[str] = (),
         resumed_from: str | None = None,
+        meanwhile: Callable[[], object] = lambda: None,
         when_ended: Callable[[Outcome], object] = lambda _: None,
     ) -> Outcome:
         """Run it and return how it has ended.
@@ -111,6 +112,7 @@ class Launcher:
             command: its name or path and its arguments.
             added: those of them that the person has not typed.
             resumed_from: the token of the first run of the series that this one belongs to.
+            meanwhile: is called while it runs, if it does for a moment.
             when_ended: is called when its end has been recorded, and before it is looked what it has left behind.
 
         Raises:
@@ -132,7 +134,11 @@ class Launcher:
         if self._directory is not None:
             way.open(self._directory, token)
         child.release()
-        attend = record.attend if record else lambda: None
+
+        def attend() -> float | None:
+            meanwhile()
+            return record.attend() if record else None
+
         limits = self._limits(outcome, way, attend)
         outcome.status = way.wait_for(child.pid, after=CALM_AFTER, attend=limits.attend if limits else attend)
         ended_at, outcome.ended_at, outcome.heard = time.time(), time.monotonic(), way.heard

@@ -21,7 +21,7 @@ import json, os, sys
 sys.path[:0] = json.loads(sys.argv[1])
 told = int(sys.argv[2])
 from supervisor.cli import main
-from supervisor.wrap import command, direct, launch
+from supervisor.wrap import child, signals
 
 def loaded(wrapped):
     def probe(*args, **options):
@@ -29,7 +29,8 @@ def loaded(wrapped):
         return wrapped(*args, **options)
     return probe
 
-direct.wait_for, launch.end_as = loaded(direct.wait_for), loaded(launch.end_as)
+child.Child.release = loaded(child.Child.release)
+signals.end_as = loaded(signals.end_as)
 sys.argv[1:] = ["wrap", *sys.argv[3:]]
 main()
 """
@@ -41,6 +42,10 @@ NEVER = ("apscheduler", "asyncio", "supervisor.daemon", "rich", "click", "psutil
 FOR_OTHERS = ("dataclasses", "inspect", "logging", "platformdirs", "typing", "supervisor.models")
 """What other commands load: half as much again as all that is needed, in time and in memory."""
 
+FOR_ENDS = (
+    *("supervisor.config", "supervisor.ending", "supervisor.nouns", "supervisor.wrap.restarts"),
+    *("supervisor.wrap.limits", "supervisor.wrap.transcripts", "supervisor.process.lasting", "random", "shlex", "uuid"),
+)
 FOR_LOGS = ("supervisor.log", "supervisor.wrap.capture", "supervisor.wrap.relay", "ctypes", "mmap")
 
 
@@ -87,6 +92,16 @@ def test_before_the_exec(modules: Modules) -> None:
     assert (
         in_or_below((*COSTLY, *LATER, *NEVER, "supervisor.spool", "supervisor.registry", "hashlib"), at_exec) == set()
     )
+
+
+def test_before_the_exec_with_more_asked(project: Path, modules_of: Callable[..., Modules]) -> None:
+    """Nor is there for what is needed when the agent has ended, or its time is over, and settings that are none."""
+    (project / "claude").write_text("#!/bin/sh\nexit 3\n")
+    (project / "claude").chmod(0o700)
+    at_exec, _ = modules_of("--restart", "on-crash", "--timeout", "1m", "./claude")
+    assert "supervisor.wrap.sessions" in at_exec
+    found = in_or_below((*COSTLY, *LATER, *NEVER, *FOR_ENDS, "supervisor.spool", "supervisor.registry"), at_exec)
+    assert found == set()
 
 
 def test_whole_life(modules: Modules) -> None:
