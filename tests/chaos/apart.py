@@ -1,0 +1,48 @@
+"""The place of the attack: PID and mount namespaces of its own, in which it is the first process.
+
+All that it starts is its child or becomes so, pids can be given out again, disks can be full, and nothing outlives it.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+_MARK = "CHAOS_APART"
+
+
+def is_apart() -> bool:
+    """Tell whether this process is the first one of such a place."""
+    return os.environ.get(_MARK) == "1" and os.getpid() == 1
+
+
+def run(args: list[str], module: str = "chaos") -> int:
+    """Run a module there, and return its exit code."""
+    user = () if os.geteuid() == 0 else ("--user", "--map-root-user")
+    command = ["unshare", *user, "--mount", "--fork", "--pid", "--mount-proc", "--kill-child"]
+    ours = {**os.environ, _MARK: "1", "PYTHONPATH": str(Path(__file__).resolve().parent.parent)}
+    process = subprocess.Popen([*command, sys.executable, "-m", module, *args], env=ours)
+    try:
+        return process.wait()
+    except KeyboardInterrupt:
+        process.wait()
+        return 130
+
+
+def hide_other_tests(scratch: Path) -> None:
+    """Take from sight what tests of others have on this machine.
+
+    Their daemons are sure of a dead pid only while no process of another PID namespace can reach their stores.
+    """
+    for folder in Path(tempfile.gettempdir()).glob("pytest-of-*"):
+        if folder not in scratch.parents:
+            mount_small(folder, "64k")
+
+
+def mount_small(folder: Path, size: str) -> None:
+    """Put a small file system of its own there."""
+    options = f"size={size},mode=0700"
+    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "chaos", str(folder)], check=True, capture_output=True)
