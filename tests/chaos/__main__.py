@@ -19,10 +19,14 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=300.0, help="of faults; settling and judging come after them")
     parser.add_argument("--seed", type=int, help="what decides everything; by default another each time")
     parser.add_argument("--stores", type=int, default=6)
-    parser.add_argument("--rate", type=float, default=1.0, help="how much happens, 1 is about 12 agents and a fault a second")
+    parser.add_argument(
+        "--rate", type=float, default=1.0, help="how much happens, 1 is about 12 agents and a fault a second"
+    )
     parser.add_argument("--burst", type=int, default=1000, help="agents that exit at once, now and then")
     parser.add_argument("--settle", type=float, default=120.0, help="seconds that everything may take to be settled")
-    parser.add_argument("--spoil", action="store_true", help="spoil three rows before they are judged, to see that it is seen")
+    parser.add_argument(
+        "--spoil", action="store_true", help="spoil three rows before they are judged, to see that it is seen"
+    )
     parser.add_argument("--keep", type=Path, help="a folder to make for everything, and to keep")
     options = parser.parse_args()
     if options.seed is None:

@@ -18,6 +18,9 @@ FATES = (0, 0, 0, 1, 3, 42, 255, *(-number for number in (1, 2, 6, 9, 9, 11, 13,
 """How agents are told to end: exit codes, and signals as negative numbers."""
 
 
+_LAST_PID = Path("/proc/sys/kernel/ns_last_pid")
+
+
 def wait_status(how: int) -> int:
     """Return the wait(2) status of an exit with a code, or of an end by a signal (negative)."""
     return -how if how < 0 else how << 8
@@ -74,13 +77,15 @@ class Cradle:
         """Tell an agent to end, by an exit code or a signal (negative); ``hold`` is how long its zombie may stay."""
         if run.told != FAR or run.pidfd < 0:
             return
+        stream = self._streams[run.number].stdin
+        if stream is None:
+            how = how if how < 0 else -signal.SIGKILL  # many share it
         run.told, run.fate = now(), wait_status(how)
         self._reap_at[run.number] = now() + hold
         if how < 0:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(run.pidfd, -how)
             return
-        stream = self._streams[run.number].stdin
         assert stream is not None
         with contextlib.suppress(BrokenPipeError):
             stream.write(b"%d\n" % how)
@@ -88,7 +93,8 @@ class Cradle:
 
     def note_told(self, run: Run, how: int) -> None:
         """Note that an agent will end, by something else than `tell`."""
-        run.told, run.fate = now(), wait_status(how)
+        if run.told == FAR:
+            run.told, run.fate = now(), wait_status(how)
 
     def kill_wrapper(self, run: Run) -> None:
         """Kill a wrapper."""
@@ -98,20 +104,23 @@ class Cradle:
 
     def stranger(self, pid: int, victims: list[Run]) -> bool:
         """Give a dead agent's pid to a process that has nothing to do with it; tell whether that was possible."""
-        for _ in range(30):
-            with open("/proc/sys/kernel/ns_last_pid", "w", encoding="ascii") as file:
-                file.write(str(pid - 1))
-            process = subprocess.Popen(["sh", "-c", "read -r code; exit $code"], stdin=subprocess.PIPE)
-            if process.pid == pid:
-                self.strangers[pid] = process, victims
-                return True
-            process.kill()
-            process.wait()
-            assert process.stdin is not None
-            process.stdin.close()
-            if os.path.exists(f"/proc/{pid}"):  # somebody else was given it
-                return False
-        return False
+        last = _LAST_PID.read_text(encoding="ascii")
+        try:
+            for _ in range(30):
+                _LAST_PID.write_text(str(pid - 1), encoding="ascii")
+                process = subprocess.Popen(["sh", "-c", "read -r code; exit $code"], stdin=subprocess.PIPE)
+                if process.pid == pid:
+                    self.strangers[pid] = process, victims
+                    return True
+                process.kill()
+                process.wait()
+                assert process.stdin is not None
+                process.stdin.close()
+                if os.path.exists(f"/proc/{pid}"):  # somebody else was given it
+                    return False
+            return False
+        finally:
+            _LAST_PID.write_text(last, encoding="ascii")  # no other pid is to be given out again
 
     def end_stranger(self, pid: int, code: int) -> None:
         """Let a stranger exit."""
@@ -153,7 +162,7 @@ class Cradle:
 
     def _hear(self, run: Run, process: subprocess.Popen[bytes]) -> None:
         assert process.stdout is not None
-        heard = process.stdout.read()
+        heard: bytes | None = process.stdout.read()
         if heard is None:
             return
         if not heard:  # no agent has ever been, nor will be

@@ -6,6 +6,7 @@ All that it starts is its child or becomes so, pids can be given out again, disk
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -23,8 +24,9 @@ def run(args: list[str], module: str = "chaos") -> int:
     """Run a module there, and return its exit code."""
     user = () if os.geteuid() == 0 else ("--user", "--map-root-user")
     command = ["unshare", *user, "--mount", "--fork", "--pid", "--mount-proc", "--kill-child"]
-    ours = {**os.environ, _MARK: "1", "PYTHONPATH": str(Path(__file__).resolve().parent.parent)}
+    ours = {**os.environ, _MARK: "1", "PYTHONPATH": os.pathsep.join(map(str, Path(__file__).resolve().parents[1:3]))}
     process = subprocess.Popen([*command, sys.executable, "-m", module, *args], env=ours)
+    signal.signal(signal.SIGTERM, lambda *_: process.kill())  # with it goes all that is there
     try:
         return process.wait()
     except KeyboardInterrupt:

@@ -14,7 +14,7 @@ from pathlib import Path
 from random import Random
 from typing import NamedTuple
 
-from chaos.actors import FATES, Cradle, Daemon
+from chaos.actors import Cradle, Daemon
 from chaos.world import FAR, Cut, Kind, Run, Store, World, now
 from chaos.writers import Writer
 
@@ -118,7 +118,7 @@ class Faults:
         if not self._daemon.runs:
             return None
         self._daemon.end(signal.SIGKILL)
-        self._start_daemon_later(self._random.choice((0, 0.3, 2, 4)))
+        self._start_daemon_later(self._random.choice((0, 0, 0.3, 2)))
         return "daemon killed"
 
     def restart_daemon(self) -> str | None:
@@ -134,7 +134,7 @@ class Faults:
         if not self._daemon.runs:
             return None
         self._daemon.end(signal.SIGKILL)
-        limit = self._random.choice((24, 40, 72, 90))
+        limit = self._random.choice((40, 64, 80, 90))
         self._daemon.start(sweep_every=2, descriptors=limit)
         life = self._daemon.life
         self._later(self._random.uniform(4, 8), lambda: self._feed(life.pid))
@@ -269,16 +269,18 @@ class Faults:
             return None
         how = self._random.choice(("write", "alone"))
         holder = subprocess.Popen(
-            [sys.executable, "-S", "-c", _LOCK, str(store.file), how], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            [sys.executable, "-S", "-c", _LOCK, str(store.file), how],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,  # another may have been first
         )
         store.troubles.begin("locked")
 
         def release() -> None:
             holder.kill() if how == "write" else holder.communicate()
             holder.wait()
-            for stream in (holder.stdin, holder.stdout):
-                if stream is not None:
-                    stream.close()
+            assert holder.stdin is not None
+            holder.stdin.close()
 
         self._trouble(store, self._random.choice((0.4, 2, 4, 7)), release)
         return f"store locked ({'for writing' if how == 'write' else 'for all'})"
@@ -308,12 +310,12 @@ class Faults:
         away = store.directory.with_name(f"{store.directory.name}.away")
         store.directory.rename(away)
         store.troubles.begin("moved")
-        self._trouble(store, self._random.uniform(0.3, 4), lambda: away.rename(store.directory))
+        self._trouble(store, self._random.uniform(0.3, 4), lambda: _rename(away, store.directory))
         return "project moved away and back"
 
     def swap_store(self) -> str | None:
         """Move a store's folder away, and back in the place of whatever has come there meanwhile."""
-        store = self._healthy(lambda store: not store.small)
+        store = self._healthy(lambda store: not (store.small or store.spared))
         if store is None:
             return None
         away = store.folder.with_name("away")
@@ -333,7 +335,7 @@ class Faults:
 
     def restore_store(self) -> str | None:
         """Put a copy of a while ago in the place of a store, by a rename of its folder."""
-        store = self._healthy(lambda store: not store.small)
+        store = self._healthy(lambda store: not (store.small or store.spared))
         if store is None:
             return None
         self._files += 1
@@ -361,7 +363,7 @@ class Faults:
 
     def delete_store(self) -> str | None:
         """Delete a store's files, or its whole folder."""
-        store = self._healthy()
+        store = self._healthy(lambda store: not store.spared)
         if store is None:
             return None
         store.cuts.append(Cut(now()))
@@ -375,7 +377,7 @@ class Faults:
 
     def truncate_store(self) -> str | None:
         """Cut off a database's file; after a while the store is removed, as for any damage."""
-        store = self._healthy()
+        store = self._healthy(lambda store: not store.spared)
         if store is None:
             return None
         store.cuts.append(Cut(now()))
@@ -384,7 +386,7 @@ class Faults:
 
     def junk_store(self) -> str | None:
         """Overwrite a database's file with junk, or a part of it."""
-        store = self._healthy()
+        store = self._healthy(lambda store: not store.spared)
         if store is None:
             return None
         store.cuts.append(Cut(now()))
@@ -472,12 +474,6 @@ class Faults:
             store.folder.rename(store.directory / f"old-{self._files}")
 
 
-def tell_random(cradle: Cradle, random: Random, run: Run) -> None:
-    """Tell an agent to end, somehow; some of our zombies stay for a while."""
-    hold = random.choice((0, 0, 0, 0.5, 3)) if run.kind is not Kind.WRAP else 0
-    cradle.tell(run, random.choice(FATES), hold=hold)
-
-
 def _back_up(source: Path, target: Path) -> None:
     connection = sqlite3.connect(f"file:{source}?mode=rw", uri=True, timeout=0.2)
     copy = sqlite3.connect(target)
@@ -486,6 +482,10 @@ def _back_up(source: Path, target: Path) -> None:
     finally:
         copy.close()
         connection.close()
+
+
+def _rename(away: Path, back: Path) -> None:
+    away.rename(back)
 
 
 def _unlink(store: Store) -> None:

@@ -22,13 +22,16 @@ from typing import NamedTuple
 
 from chaos.world import FAR, KEY, DaemonLife, Kind, Run, Store, World, now
 
-LOOK = 5.0
+LOOK = 4.0
 """Seconds after which an undisturbed daemon has seen a new row: it looks every three, on a busy machine."""
 
 EARLY = 1.0
 """Seconds by which an ending may seem to be before its time: clocks are read one after the other."""
 
 _STOPPING = {1, 2, 3, 13, 15}
+
+_OWNER = 3
+"""The rank of an owner's word."""
 
 _ROWS = """
 SELECT runs.id, runs.pid, runs.status, runs.exit_code, runs.ended_at, runs.args,
@@ -86,8 +89,10 @@ class Findings:
     """What the oracle has found. Each list holds a line a run."""
 
     judged: int = 0
-    excused: int = 0
-    """Runs that are `lost`, or whose row is gone, by a fault."""
+    unknowable: int = 0
+    """Runs that are `lost`, for no daemon could know."""
+    taken: int = 0
+    """Runs whose row a fault has taken."""
     wrong: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     doubled: list[str] = field(default_factory=list)
@@ -168,6 +173,7 @@ class Oracle:
         self._world = world
         self._offset = time.time() - now()
         self.findings = Findings()
+        self._by_pid: dict[int, list[Run]] = {}
         self._rows = rows if rows is not None else {str(store.directory): read_rows(store) for store in world.stores}
 
     def judge_all(self) -> Findings:
@@ -183,6 +189,8 @@ class Oracle:
                 else:
                     by_key.setdefault(number, []).append(row)
         for run in self._world.runs:
+            self._by_pid.setdefault(run.pid, []).append(run)
+        for run in self._world.runs:
             self.findings.judged += 1
             self._judge(run, by_key.get(run.number, []))
         return self.findings
@@ -191,28 +199,31 @@ class Oracle:
         if run.kind is Kind.WRAP:
             self._judge_wrapper(run)
         if len(rows) > 1:
-            self.findings.doubled.append(f"{run.key} ({run.kind}): {rows}")
-            return
-        if not rows:
-            if self.presence(run) is Presence.YES:
-                self.findings.missing.append(self._line(run, "its row is gone"))
-            elif run.written != FAR:
-                self.findings.excused += 1
-            return
-        (row,) = rows
-        if run.kind is Kind.ODD:
-            return self._judge_odd(run, row)
+            self.findings.doubled.append(self._line(run, f"its rows say {[_said(row) for row in rows]}"))
+        elif not rows:
+            self._judge_missing(run)
+        elif run.kind is Kind.ODD:
+            self._judge_odd(run, rows[0])
+        elif rows[0].status == "running":
+            if not run.lives or (rows[0].exit_code, rows[0].ended_at) != (None, None):
+                self.findings.wrong.append(self._line(run, f"its row says {_said(rows[0])}"))
+        else:
+            self._judge_ended(run, rows[0])
+
+    def _judge_missing(self, run: Run) -> None:
+        if self.presence(run) is Presence.YES:
+            self.findings.missing.append(self._line(run, "its row is gone"))
+        elif run.written != FAR:
+            self.findings.taken += 1
+
+    def _judge_ended(self, run: Run, row: Row) -> None:
         words = self.words(run, row)
-        if row.status == "running" or row.ended_at is None:
-            if not (run.lives and (row.status, row.exit_code, row.ended_at) == ("running", None, None)):
-                self.findings.wrong.append(self._line(run, f"its row says {_said(row)}"))
-            return
-        if run.lives or not any(word.fits(row) for word in words):
+        if run.lives or row.ended_at is None or not any(word.fits(row) for word in words):
             self.findings.wrong.append(self._line(run, f"its row says {_said(row)}, not {words}"))
         elif row.ended_at / 1000 - self._offset < run.told - EARLY:
             self.findings.wrong.append(self._line(run, f"it is said to have ended too early: {_said(row)}"))
         elif LOST.fits(row):
-            self.findings.excused += 1
+            self.findings.unknowable += 1
 
     def _judge_wrapper(self, run: Run) -> None:
         """A wrapper that was let live has started its agent, and has ended as that did."""
@@ -231,7 +242,7 @@ class Oracle:
         """A row whose pid is no agent's cannot be judged, and stays as it is; a daemon's own may be seen to end."""
         daemons = {life.pid for life in self._world.daemons if life.ended != FAR}
         if row.pid in daemons and LOST.fits(row):
-            self.findings.excused += 1
+            self.findings.unknowable += 1
         elif row.status != "running":
             self.findings.wrong.append(self._line(run, f"its row says {_said(row)}"))
 
@@ -243,7 +254,7 @@ class Oracle:
         kernel = kernels_word(run, truth)
         if run.kind is Kind.WRAP:
             if run.owner_gone == FAR and self._finish(run) is Presence.YES:
-                return [kernel._replace(causes=kernel.causes)] if row.rank == 3 else []
+                return [kernel] if row.rank == _OWNER else []
             return [kernel, LOST] if self._excuses_lost(run, row) else [kernel]
         words = [kernel]
         if run.word is not None:
@@ -253,8 +264,13 @@ class Oracle:
             words.append(owners)
         if self._excuses_lost(run, row):
             words.append(LOST)
-            words += [kernels_word(run, status) for status in run.reused_by]
+            words += [kernels_word(run, status) for status in self._after(run)]
         return words
+
+    def _after(self, run: Run) -> list[int]:
+        """Return how those have ended who had a run's pid after it: where nobody knew the run, they pass for it."""
+        others = [other.truth for other in self._by_pid.get(run.pid, []) if other.up > run.dead]
+        return run.reused_by + [status for status in others if status is not None]
 
     def presence(self, run: Run) -> Presence:
         """Tell whether the row of a run has to be there."""
@@ -264,7 +280,9 @@ class Oracle:
             return _presence(run.store, run.started, run.written, run.connected)
         if run.up == FAR:
             return Presence.MAYBE
-        if run.says("not recorded") and self._world.state_full.overlap(run.started, min(run.owner_left, run.owner_gone)):
+        if run.says("not recorded") and self._world.state_full.overlap(
+            run.started, min(run.owner_left, run.owner_gone)
+        ):
             return Presence.MAYBE
         return max((self._begin(run), self._finish(run)), key=[*reversed(Presence)].index)
 

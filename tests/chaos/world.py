@@ -1,4 +1,4 @@
-"""What has happened, as the harness did or saw it: runs, daemons, troubles of stores. The oracle judges by nothing else.
+"""What has happened, as the harness did or saw it: runs, daemons, troubles of stores. The oracle knows no more.
 
 All moments are of `now`.
 """
@@ -90,6 +90,13 @@ class Store:
     cuts: list[Cut] = field(default_factory=list)
     small: bool = False
     """Whether it lies on a small file system of its own."""
+    spared: bool = False
+    """Whether nothing is ever taken from it."""
+
+    @property
+    def name(self) -> str:
+        """What people call it."""
+        return self.directory.name
 
     @property
     def folder(self) -> Path:
@@ -229,6 +236,6 @@ def environment(scratch: Path) -> dict[str, str]:
         "HOME": str(scratch / "home"),
         "XDG_STATE_HOME": str(scratch / "state"),
         "XDG_CONFIG_HOME": str(scratch / "home" / "config"),
-        "PYTHONPATH": str(Path(__file__).resolve().parent.parent),
+        "PYTHONPATH": os.pathsep.join(str(folder) for folder in Path(__file__).resolve().parents[1:3]),
         "LANG": "C.UTF-8",
     }

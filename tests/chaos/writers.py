@@ -6,6 +6,7 @@ each on stdout. A `Writer` gives orders and takes answers without ever waiting, 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -18,9 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from chaos.world import FAR, Kind, Spans, Store, World, environment, now
 from kit import Original
 
+from chaos.world import FAR, Kind, Spans, Store, World, environment, now
 from supervisor import db
 from supervisor.errors import SuperviseError
 
@@ -134,10 +135,8 @@ class Writer:
         self._heard = b""
         for stream in (self.process.stdin, self.process.stdout):
             assert stream is not None
-            try:
+            with contextlib.suppress(BrokenPipeError):
                 stream.close()
-            except BrokenPipeError:
-                pass
         self.process = self._start()
 
     def hold(self) -> None:
@@ -184,7 +183,7 @@ class _Foreign:
         if len(rows) > 1:  # a burst has to be there at once
             self.store.connection.execute("begin immediate")
         try:
-            ids = [self.store.create_run(pid, args=args) for pid, args in rows]
+            ids = [self.store.create_run(pid, args=_storable(args)) for pid, args in rows]
             self.store.connection.execute(touch, (time.time_ns() // 1_000_000,))
         except sqlite3.Error:
             if self.store.connection.in_transaction:
@@ -208,6 +207,15 @@ class _Foreign:
         if self._store is not None:
             store, self._store = self._store, None
             store.close()
+
+
+def _storable(args: str) -> Any:
+    """Return what to bind: a text that is not UTF-8 only goes in as bytes."""
+    try:
+        args.encode()
+    except UnicodeEncodeError:
+        return args.encode("utf-8", "surrogateescape")
+    return args
 
 
 class _Api:

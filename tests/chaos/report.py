@@ -1,0 +1,65 @@
+"""What came of a play, in lines for people and an exit code."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from chaos.oracle import Findings
+from chaos.world import FAR, Kind, World
+
+_SHOWN = 20
+"""Lines of a kind that are printed."""
+
+_TRACEBACK = "Traceback (most recent call last)"
+
+
+@dataclass(slots=True)
+class Figures:
+    """How the play itself went, in seconds."""
+
+    seed: int
+    played: float
+    settled: float
+    slowest_step: float
+    looks: int
+
+
+def report(world: World, findings: Findings, daemon_exits: list[str], figures: Figures) -> int:
+    """Print what was done and found; return 1 if anything was wrong."""
+    tracebacks = list(tracebacks_in((*(world.scratch / "logs").iterdir(), *(world.scratch / "state").rglob("bug-*"))))
+    found = {
+        "wrong": findings.wrong,
+        "lost": findings.missing,
+        "doubled": findings.doubled,
+        "daemon exit": daemon_exits,
+        "traceback": tracebacks,
+    }
+    for what, lines in found.items():
+        for line in lines[:_SHOWN]:
+            print(f"{what}: {line}")
+    print(f"faults: {sum(world.faults.values())} of {len(world.faults)} kinds")
+    for name, count in sorted(world.faults.items()):
+        print(f"  {count:4} {name}")
+    kinds = {kind: sum(run.kind is kind for run in world.runs) for kind in Kind}
+    starts = [run.up - run.started for run in world.runs if run.kind is Kind.WRAP and run.up != FAR]
+    print(f"played for {figures.played:.0f} s, all settled {figures.settled:.1f} s later;", end=" ")
+    print(f"rows compared with the living {figures.looks} times; slowest step {figures.slowest_step:.2f} s")
+    print(f"runs: {', '.join(f'{count} {kind}' for kind, count in kinds.items())};", end=" ")
+    print(f"slowest start under wrap {max(starts, default=0):.2f} s")
+    print(f"judged {findings.judged}: {len(findings.wrong)} wrong, {len(findings.missing)} lost,", end=" ")
+    print(f"{len(findings.doubled)} doubled; {findings.unknowable} not knowable, {findings.taken} taken by a fault")
+    print(f"daemons: {len(world.daemons)}, {len(daemon_exits)} ended unasked; tracebacks: {len(tracebacks)}")
+    bad = any(found.values())
+    print(f"seed {figures.seed}: {'FAILED' if bad else 'ok'}", flush=True)
+    return 1 if bad else 0
+
+
+def tracebacks_in(logs: Iterable[Path]) -> Iterable[str]:
+    """Yield what logs say around their first traceback."""
+    for log in logs:
+        text = log.read_text(errors="replace")
+        at = text.find(_TRACEBACK)
+        if at >= 0:
+            yield f"{log.name}: {text[max(0, at - 200) : at + 3000]}"
