@@ -17,7 +17,9 @@ from chaos import apart
 from chaos.actors import Cradle, Daemon, register
 from chaos.faults import Faults
 from chaos.oracle import Findings, Oracle, Row, Watch, key_of, read_rows
+from chaos.process_faults import ProcessFaults
 from chaos.report import Figures, report
+from chaos.store_faults import StoreFaults
 from chaos.traffic import Traffic
 from chaos.world import FAR, Kind, Run, Store, World, now
 from chaos.writers import Writer
@@ -57,7 +59,9 @@ class Play:
         self._numbers = itertools.count()
         self._traffic = Traffic(self.world, random, self._cradle, self._daemon, self._writers, self._later)
         everyone = list(self._writers.values())
-        self._faults = Faults(self.world, random, self._cradle, self._daemon, everyone, self._later)
+        processes = ProcessFaults(self.world, random, self._cradle, self._daemon, everyone, self._later)
+        stores = StoreFaults(self.world, random, self._cradle, everyone, self._later)
+        self._faults = Faults(self.world, random, processes, stores)
         self._watch = Watch(self.world)
         self._beacons: list[Run] = []
         self._last: dict[str, float] = {}

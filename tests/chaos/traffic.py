@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from random import Random
 
@@ -39,6 +39,7 @@ READERS_HERE: tuple[tuple[str, ...], ...] = (
     ("projects", "list"),
     ("logs", "."),
 )
+SHARES = {Kind.FOREIGN: 6.0, Kind.API: 3.0, Kind.WRAP: 3.0, Kind.ODD: 0.4}
 LIFETIMES = (0.0, 0.05, 0.5, 1.0, 3.0, 8.0)
 FOREIGN_DELAYS = (0, 0.1, 0.5, 2, 5, None, None, None, None, None)
 API_DELAYS = (0, 0.1, 0.5, 2, 5, None, None)
@@ -72,11 +73,11 @@ class Traffic:
         self.readers: list[tuple[subprocess.Popen[bytes], str, Path]] = []
         """Persons who look: process, command, and what it says on stderr."""
 
-    def start_agent(self) -> None:
-        """Start an agent that somebody records, or record a row that has none."""
+    def start_agent(self, shares: Mapping[Kind, float] = SHARES) -> None:
+        """Start an agent that somebody records, or record a row that has none; ``shares`` says how often each."""
         number = self._random.randrange(len(self._world.stores))
         store = self._world.stores[number]
-        kind = self._random.choices((Kind.FOREIGN, Kind.API, Kind.WRAP, Kind.ODD), (6, 3, 3, 0.4))[0]
+        kind = self._random.choices(list(shares), list(shares.values()))[0]
         if kind is Kind.WRAP:
             self._wrap(store)
         else:
