@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import subprocess
 import sys
 from pathlib import Path
 from random import Random
 
-from chaos.world import FAR, DaemonLife, Kind, Run, World, environment, has_fired, now
+from chaos.world import FAR, DaemonLife, Kind, Run, World, environment, now
 
 AGENT = Path(__file__).with_name("agent.sh")
 OURS = (sys.executable, "-m", "supervisor")
@@ -39,6 +40,12 @@ class Cradle:
         """Wrappers that have not ended, by their run's number."""
         self._streams: dict[int, subprocess.Popen[bytes]] = {}
         self._reap_at: dict[int, float] = {}
+        self._ends = select.epoll()
+        self._by_pidfd: dict[int, Run] = {}
+        self._unheard: set[int] = set()
+        """Numbers of wrapped runs whose agent is not known to have started."""
+        self._dead: dict[int, Run] = {}
+        """Runs whose agent is dead, and not reaped yet."""
         self.strangers: dict[int, tuple[subprocess.Popen[bytes], list[Run]]] = {}
 
     def agent(self, run: Run, *, stdin: int | None = None, code: int = 1) -> None:
@@ -54,7 +61,7 @@ class Cradle:
         )
         self._streams[run.number] = process
         run.pid, run.pidfd, run.up = process.pid, os.pidfd_open(process.pid), now()
-        self.living[run.number] = run
+        self._follow(run)
 
     def wrap(self, run: Run, *options: str) -> None:
         """Start an agent under a wrapper."""
@@ -72,6 +79,7 @@ class Cradle:
         assert process.stdout is not None
         os.set_blocking(process.stdout.fileno(), False)
         self._streams[run.number] = self.wrappers[run.number] = process
+        self._unheard.add(run.number)
 
     def tell(self, run: Run, how: int, *, hold: float = 0.0) -> None:
         """Tell an agent to end, by an exit code or a signal (negative); ``hold`` is how long its zombie may stay."""
@@ -134,12 +142,14 @@ class Cradle:
 
     def observe(self) -> None:
         """See who is up, who is dead, and reap."""
-        for number, process in list(self._streams.items()):
-            run = self._world.runs[number]
-            if run.kind is Kind.WRAP and run.up == FAR:
-                self._hear(run, process)
-        for run in list(self.living.values()):
-            self._look_at(run)
+        for number in list(self._unheard):
+            self._hear(self._world.runs[number], self._streams[number])
+        for pidfd, _ in self._ends.poll(0, maxevents=5000):
+            run = self._by_pidfd[pidfd]
+            run.dead = now()
+            self._dead[run.number] = run
+        for run in list(self._dead.values()):
+            self._bury(run)
         for number, wrapper in list(self.wrappers.items()):
             if wrapper.poll() is not None:
                 self._note_wrapper(self._world.runs[number], wrapper)
@@ -165,6 +175,7 @@ class Cradle:
         heard: bytes | None = process.stdout.read()
         if heard is None:
             return
+        self._unheard.remove(run.number)
         if not heard:  # no agent has ever been, nor will be
             run.dead = run.reaped = now()
             if run.number not in self.wrappers:
@@ -177,12 +188,14 @@ class Cradle:
         except ProcessLookupError:
             self._world.wrong.append(f"{run.key} has ended before anybody told it to")
             return
-        self.living[run.number] = run
+        self._follow(run)
 
-    def _look_at(self, run: Run) -> None:
-        if run.dead == FAR and has_fired(run.pidfd):
-            run.dead = now()
-        if run.dead == FAR or self._reap_at.get(run.number, 0) > now():
+    def _follow(self, run: Run) -> None:
+        self.living[run.number] = self._by_pidfd[run.pidfd] = run
+        self._ends.register(run.pidfd, select.EPOLLIN | select.EPOLLONESHOT)
+
+    def _bury(self, run: Run) -> None:
+        if self._reap_at.get(run.number, 0) > now():
             return
         try:
             found = os.waitid(os.P_PID, run.pid, os.WEXITED | os.WNOHANG)
@@ -195,7 +208,7 @@ class Cradle:
             run.status = found.si_status << 8 if found.si_code == os.CLD_EXITED else found.si_status
         run.reaped = now()
         run.told = min(run.told, run.dead)
-        del self.living[run.number]
+        del self.living[run.number], self._dead[run.number], self._by_pidfd[run.pidfd]
         os.close(run.pidfd)
         run.pidfd = -1
         if run.number not in self.wrappers:
@@ -270,6 +283,13 @@ class Daemon:
         """Send it a signal."""
         if self._process is not None:
             self._process.send_signal(number)
+
+    def read_anew(self) -> bool:
+        """SIGHUP, if it is there to take it; tell whether that was sent."""
+        if self._process is None or self.life.ready == FAR:
+            return False
+        self.signal(signal.SIGHUP)
+        return True
 
     def hold(self) -> None:
         """Stop it."""

@@ -13,6 +13,7 @@ judges. What it allows:
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import sqlite3
 import time
@@ -128,6 +129,7 @@ def read_rows(store: Store) -> list[Row]:
         connection.close()
 
 
+@functools.lru_cache(maxsize=1 << 16)
 def key_of(args: object) -> int | None:
     """Return the number of the run that a row's arguments name, broken as they may be."""
     found = KEY.search(str(args))

@@ -77,8 +77,8 @@ class Play:
 
     def run(self) -> int:
         """Play, settle, judge and report; return the exit code."""
-        began = now()
         self._begin()
+        began = now()
         self._loop(began + self._options.seconds)
         played = now()
         self._put_right()
@@ -101,6 +101,8 @@ class Play:
             self._step()
         register(self.world, self.world.scratch / "projects")
         self._daemon.start(sweep_every=5)
+        while self._daemon.life.ready == FAR and self._daemon.runs:
+            self._step()
         rate = self._options.rate
         self._often(AGENTS_A_SECOND * rate, self._traffic.start_agent)
         self._often(FAULTS_A_SECOND * rate, self._faults.strike)
@@ -175,7 +177,7 @@ class Play:
             for run in list(self._cradle.living.values()):
                 if run not in self._beacons:
                     self._cradle.tell(run, -signal.SIGKILL)
-            self._every("read anew", 5.0, lambda: self._daemon.signal(signal.SIGHUP))
+            self._every("read anew", 5.0, self._daemon.read_anew)
             left = self._left()
             if not left:
                 return []

@@ -90,10 +90,7 @@ class ProcessFaults:
 
     def hang_up_daemon(self) -> str | None:
         """SIGHUP: everything is read anew."""
-        if not self._daemon.runs or self._daemon.life.ready == FAR:
-            return None
-        self._daemon.signal(signal.SIGHUP)
-        return "daemon told to read anew"
+        return "daemon told to read anew" if self._daemon.read_anew() else None
 
     def _start_daemon_later(self, seconds: float) -> None:
         def start() -> None:
@@ -117,6 +114,7 @@ class ProcessFaults:
             return None
         wrapper = self._cradle.wrappers[run.number]
         wrapper.send_signal(signal.SIGSTOP)
+        run.held = True
         self._later(self._random.choice((0.5, 2, 5, 9)), lambda: wrapper.send_signal(signal.SIGCONT))
         return "wrapper stopped and continued"
 

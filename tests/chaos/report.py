@@ -43,7 +43,7 @@ def report(world: World, findings: Findings, daemon_exits: list[str], figures: F
     for name, count in sorted(world.faults.items()):
         print(f"  {count:4} {name}")
     kinds = {kind: sum(run.kind is kind for run in world.runs) for kind in Kind}
-    starts = [run.up - run.started for run in world.runs if run.kind is Kind.WRAP and run.up != FAR]
+    starts = [run.up - run.started for run in world.runs if run.kind is Kind.WRAP and run.up != FAR and not run.held]
     print(f"played for {figures.played:.0f} s, all settled {figures.settled:.1f} s later;", end=" ")
     print(f"rows compared with the living {figures.looks} times; slowest step {figures.slowest_step:.2f} s")
     print(f"runs: {', '.join(f'{count} {kind}' for kind, count in kinds.items())};", end=" ")

@@ -171,6 +171,8 @@ class Run:
     owner_left: float = FAR
     """When its wrapper ended by itself."""
     owner_status: int | None = None
+    held: bool = False
+    """Its wrapper was stopped for a while."""
     word: Word | None = None
     reused_by: list[int] = field(default_factory=list)
     """wait(2) statuses of the strangers who had its pid after it."""
