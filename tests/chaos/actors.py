@@ -217,6 +217,8 @@ class Cradle:
     def _note_wrapper(self, run: Run, wrapper: subprocess.Popen[bytes]) -> None:
         del self.wrappers[run.number]
         run.owner_left, run.owner_status = now(), wrapper.returncode
+        if run.asked and run.truth is None:
+            run.fate = wait_status(wrapper.returncode)
         if run.dead != FAR and run.number not in self.living:
             self._drop(run)
 

@@ -31,6 +31,7 @@ class Faults:
             (10, processes.kill_wrapper),
             (5, processes.hold_wrapper),
             (4, processes.end_by_wrapper),
+            (5, processes.order_end),
             (6, processes.hold_agent),
             (4, processes.kill_writer),
             (3, processes.hold_writer),
@@ -45,6 +46,7 @@ class Faults:
             (3, stores.junk_store),
             (4, stores.fill_store_disk),
             (2, stores.fill_state_disk),
+            (2, stores.litter),
         ]
 
     def strike(self) -> None:

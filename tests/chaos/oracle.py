@@ -253,12 +253,13 @@ class Oracle:
         truth = run.truth
         if truth is None:  # never begun: whoever waited for its row has ended with 125
             return [Word("failed", 125, frozenset({"exited"})), LOST] if run.up == FAR else []
-        kernel = kernels_word(run, truth)
+        words = [kernels_word(run, truth)]
+        if run.asked:
+            words.append(Word("failed", words[0].exit_code, frozenset({"stopped"})))
         if run.kind is Kind.WRAP:
             if run.owner_gone == FAR and self._finish(run) is Presence.YES:
-                return [kernel] if row.rank == _OWNER else []
-            return [kernel, LOST] if self._excuses_lost(run, row) else [kernel]
-        words = [kernel]
+                return words if row.rank == _OWNER else []
+            return [*words, LOST] if self._excuses_lost(run, row) else words
         if run.word is not None:
             owners = Word(run.word.status, run.word.exit_code)
             if run.word.said and not run.store.was_cut(run.word.connected):

@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import subprocess
 from collections.abc import Callable
 from random import Random
 
-from chaos.actors import Cradle, Daemon
-from chaos.world import FAR, Kind, Run, World
+from chaos.actors import OURS, Cradle, Daemon
+from chaos.world import FAR, Kind, Run, World, environment, now
 from chaos.writers import Writer
 
 
@@ -134,6 +135,36 @@ class ProcessFaults:
         if run.lives and run.owner_gone != FAR:
             run.told = FAR
             self._cradle.tell(run, -signal.SIGKILL)
+
+    def order_end(self) -> str | None:
+        """Let a person end a run by ``stop`` or ``kill``."""
+        runs = [run for run in self._cradle.living.values() if FAR == run.told == run.dead and run.written != FAR]
+        if not runs:
+            return None
+        run, order = self._random.choice(runs), self._random.choice(("stop", "kill"))
+        run.told, run.asked = now(), True
+        log = self._world.scratch / "logs" / f"{order}-{run.number}.err"
+        with open(log, "wb") as errors:
+            process = subprocess.Popen(
+                [*OURS, order, f"pid:{run.pid}"],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=errors,
+                env=environment(self._world.scratch),
+                cwd=self._world.scratch,
+            )
+
+        def see() -> None:
+            if process.poll() is None:
+                self._later(0.2, see)
+                return
+            if process.returncode not in (0, 1):
+                self._world.wrong.append(f"{order} ended with {process.returncode}: {log.read_text()[-300:]}")
+            if run.lives:
+                run.told = FAR
+
+        self._later(0.2, see)
+        return f"agent ended by `{order}`"
 
     def hold_agent(self) -> str | None:
         """SIGSTOP to an agent, and SIGCONT after a while: it is alive."""

@@ -230,6 +230,22 @@ class StoreFaults:
         self._later(self._random.uniform(1, 5), self._empty_state_disk)
         return "disk of the user's state full"
 
+    def litter(self) -> str | None:
+        """Leave what makes no sense in the spool, and in the registry for a while."""
+        state = self._world.scratch / "state" / "agent-yes-supervise"
+        self._files += 1
+        token = f"{self._files:032x}"
+        place = state / "spool" / self._random.choice((f"{token}-ended.json", f"{token}-begun.json", f"junk-{token}"))
+        entry = state / "registry" / f"{token}.json"
+        junk = self._random.choice((b"", b"{}", b'{"format": 1, "run": 7}', b"[" * 5000, self._random.randbytes(100)))
+        try:
+            self._random.choice((place.mkdir, lambda: os.mkfifo(place), lambda: place.write_bytes(junk)))()
+            entry.write_bytes(junk)
+        except OSError:  # there is none yet, or its disk is full
+            return None
+        self._later(self._random.uniform(1, 5), lambda: entry.unlink(missing_ok=True))
+        return "junk in spool and registry"
+
     def _empty_state_disk(self) -> None:
         if self._world.state_full.open:
             _empty(self._world.scratch / "state")

@@ -171,6 +171,8 @@ class Run:
     owner_left: float = FAR
     """When its wrapper ended by itself."""
     owner_status: int | None = None
+    asked: bool = False
+    """A person has asked it to end."""
     held: bool = False
     """Its wrapper was stopped for a while."""
     word: Word | None = None
