@@ -28,6 +28,7 @@ def main() -> int:
         "--spoil", action="store_true", help="spoil three rows before they are judged, to see that it is seen"
     )
     parser.add_argument("--keep", type=Path, help="a folder to make for everything, and to keep")
+    parser.add_argument("--figures", type=Path, help="a file that a line of JSON is added to; see chaos.table")
     options = parser.parse_args()
     if options.seed is None:
         options.seed = SystemRandom().randrange(1 << 32)

@@ -88,7 +88,8 @@ class Play:
             writer.leave()
         findings = self._judge()
         findings.wrong += unsettled
-        figures = Figures(self._options.seed, played - began, settled - played, self._slowest_step, self._watch.looks)
+        steps, looks = self._slowest_step, self._watch.looks
+        figures = Figures(self._options.seed, played - began, settled - played, steps, looks, self._options.figures)
         return report(self.world, findings, self._daemon.exits, figures)
 
     # The loop

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,8 @@ class Figures:
     settled: float
     slowest_step: float
     looks: int
+    file: Path | None
+    """Takes the figures as a line of JSON."""
 
 
 def report(world: World, findings: Findings, daemon_exits: list[str], figures: Figures) -> int:
@@ -53,6 +56,23 @@ def report(world: World, findings: Findings, daemon_exits: list[str], figures: F
     print(f"{len(findings.doubled)} doubled; {findings.unknowable} not knowable, {findings.taken} taken by a fault")
     print(f"daemons: {len(world.daemons)}, {len(daemon_exits)} ended unasked; tracebacks: {len(tracebacks)}")
     bad = any(found.values())
+    if figures.file is not None:
+        counts = {
+            "seed": figures.seed,
+            "seconds": round(figures.played),
+            "faults": sum(world.faults.values()),
+            "runs judged": findings.judged,
+            **{what: len(found[what]) for what in ("wrong", "lost", "doubled")},
+            "daemons": len(world.daemons),
+            "ended unasked": len(daemon_exits),
+            "tracebacks": len(tracebacks),
+            "not knowable": findings.unknowable,
+            "taken by a fault": findings.taken,
+            "settled after, s": round(figures.settled, 1),
+            "by kind": world.faults,
+        }
+        with open(figures.file, "a", encoding="utf-8") as file:
+            file.write(json.dumps(counts) + "\n")
     print(f"seed {figures.seed}: {'FAILED' if bad else 'ok'}", flush=True)
     return 1 if bad else 0
 
