@@ -73,7 +73,7 @@ class ClockSteps:
                     self._steps, self._offset = [_finite(at) for at in kept["steps"]], _finite(kept["offset"])
             except FileNotFoundError:
                 pass
-            except (OSError, ValueError, KeyError, TypeError) as error:
+            except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
                 log.warning("what was known of the clock's steps cannot be read: %s", error)
         return self._steps
 

@@ -169,10 +169,13 @@ def _read(path: str) -> Entry | None:
     try:
         with open(path, encoding="utf-8") as file:
             raw = json.load(file)
-        return Entry(str(raw["dir"]), Origin(raw["origin"]), float(raw["added_at"]), raw["inode"])
+        directory, inode = raw["dir"], raw["inode"]
+        if not os.path.isabs(directory) or b"\0" in os.fsencode(directory):
+            raise ValueError(f"{directory!r} is no absolute path")
+        return Entry(directory, Origin(raw["origin"]), float(raw["added_at"]), inode if type(inode) is int else None)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         log.warning("%s is no registry entry (%s): remove it", path, error)
         return None
 

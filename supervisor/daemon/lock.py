@@ -58,5 +58,5 @@ def _holder(content: bytes) -> str:
         said = json.loads(content)
         since = datetime.fromtimestamp(said["since"]).astimezone().isoformat(" ", "seconds")
         return f": pid {int(said['pid'])}, since {since}"
-    except (ValueError, KeyError, TypeError, OverflowError, OSError):
+    except (ValueError, KeyError, TypeError, OverflowError, OSError, RecursionError):
         return ""

@@ -85,7 +85,7 @@ def _presence_from(content: bytes) -> Presence:
     """Make a presence of what a file says; what is not of its kind is not known."""
     try:
         said = json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):
         return Presence()
     if not isinstance(said, dict):
         return Presence()
@@ -105,7 +105,10 @@ def _whole(value: object) -> int | None:
 
 
 def _time(value: object) -> float | None:
-    return float(value) if type(value) in (int, float) else None  # type: ignore[arg-type]  # a number, as it says
+    try:
+        return float(value) if type(value) in (int, float) else None  # type: ignore[arg-type]  # a number, as it says
+    except OverflowError:
+        return None
 
 
 def _as_key(version: str) -> tuple[int, ...]:

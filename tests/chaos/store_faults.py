@@ -151,8 +151,8 @@ class StoreFaults:
             return None
 
         def restore() -> None:
-            if store.troubles.open:  # not now
-                shutil.rmtree(copy)
+            if store.troubles.open or not copy.exists():  # not now
+                shutil.rmtree(copy, ignore_errors=True)
                 return
             store.cuts.append(Cut(now(), taken))
             self._take_away(store)

@@ -106,7 +106,13 @@ def test_what_a_daemon_says(original: Original, processes: Processes, tmp_path: 
     assert presence.running() is None
 
 
-@pytest.mark.parametrize("junk", ["", "nonsense", "[1]", '{"pid": "1", "since": true, "version": 3, "watching": 1.5}'])
+@pytest.mark.parametrize(
+    "junk",
+    [
+        *("", "nonsense", "[1]", "[" * 4096, f'{{"since": {10**400}}}'),
+        '{"pid": "1", "since": true, "version": 3, "watching": 1.5}',
+    ],
+)
 def test_junk_beside_the_lock(home: Path, junk: str) -> None:
     """Whatever the files hold, a held lock is a running daemon of which nothing is known."""
     with open(paths.daemon_lock(), "w", encoding="ascii") as lock:

@@ -190,7 +190,21 @@ def content(**otherwise: object) -> str:
 @pytest.mark.parametrize(
     "text",
     [
-        *("", "{", "null", "[]", "5", "{}", '"x"', "\x00", "é", content(offset=None), content(offset="x")),
+        *(
+            "",
+            "{",
+            "null",
+            "[]",
+            "5",
+            "{}",
+            '"x"',
+            "\x00",
+            "é",
+            "[" * 5000,
+            content(offset=10**400),
+            content(offset=None),
+            content(offset="x"),
+        ),
         *(content(steps=None), content(steps=5), content(steps=["x"]), content(steps=[[]]), content(steps={"1": 2})),
         *(content(offset=float("nan")), content(offset=float("inf")), content(steps=[float("nan")])),
     ],

@@ -167,7 +167,13 @@ def test_a_store_that_is_gone_can_be_forgotten(project: Path, store: Path) -> No
         b"{}",
         b'{"dir": "/a", "origin": "stolen", "added_at": 1, "inode": 1}',
         b'{"dir": "/a", "origin": "added", "added_at": "then", "inode": 1}',
+        b'{"dir": 7, "origin": "added", "added_at": 1, "inode": 1}',
+        b'{"dir": "a", "origin": "added", "added_at": 1, "inode": 1}',
+        b'{"dir": "/a\\u0000", "origin": "added", "added_at": 1, "inode": 1}',
+        b'{"dir": "/a\\ud800", "origin": "added", "added_at": 1, "inode": 1}',
+        b'{"dir": "/a", "origin": "added", "added_at": 1' + 400 * b"0" + b', "inode": 1}',
         b"\xff\xfe",
+        b"[" * 5000,
     ],
 )
 def test_an_unreadable_entry_is_passed_over(project: Path, caplog: pytest.LogCaptureFixture, content: bytes) -> None:
