@@ -35,11 +35,13 @@ def main() -> int:
     if not apart.is_apart():
         print(f"seed {options.seed}", flush=True)
         return apart.run([*sys.argv[1:], "--seed", str(options.seed)])
-    if options.keep is not None:
-        options.keep.mkdir(parents=True)
-        return Play(options, options.keep.resolve()).run()
     with tempfile.TemporaryDirectory(prefix="ays-chaos-", ignore_cleanup_errors=True) as scratch:
-        return Play(options, Path(scratch)).run()
+        folder = Path(scratch)
+        if options.keep is not None:
+            folder = options.keep.resolve()
+            folder.mkdir(parents=True)
+        with apart.own_disk(folder, keep=options.keep is not None):
+            return Play(options, folder).run()
 
 
 if __name__ == "__main__":

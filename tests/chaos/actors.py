@@ -280,6 +280,7 @@ class Daemon:
         if self._process.poll() is not None:
             self.exits.append(f"{self.life.log.name}: {self._process.returncode}")
             self._ended()
+            self.start()  # as a service manager would
 
     def signal(self, number: int) -> None:
         """Send it a signal."""

@@ -5,11 +5,13 @@ All that it starts is its child or becomes so, pids can be given out again, disk
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 _MARK = "CHAOS_APART"
@@ -32,6 +34,23 @@ def run(args: list[str], module: str = "chaos") -> int:
     except KeyboardInterrupt:
         process.wait()
         return 130
+
+
+@contextlib.contextmanager
+def own_disk(folder: Path, *, keep: bool) -> Iterator[None]:
+    """Put a disk of our own on a folder, which nobody outside can see; with ``keep``, its files come to the folder.
+
+    Daemons of others would find our stores by the working directories of our processes.
+    """
+    below = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    mount_small(folder, "2g")
+    try:
+        yield
+    finally:
+        if keep:
+            subprocess.run(["cp", "-a", f"{folder}/.", f"/proc/{os.getpid()}/fd/{below}/"], check=False)
+        subprocess.run(["umount", "--lazy", str(folder)], check=False)
+        os.close(below)
 
 
 def hide_other_tests(scratch: Path) -> None:

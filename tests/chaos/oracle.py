@@ -242,10 +242,11 @@ class Oracle:
 
     def _judge_odd(self, run: Run, row: Row) -> None:
         """A row whose pid is no agent's cannot be judged, and stays as it is; a daemon's own may be seen to end."""
-        daemons = {life.pid for life in self._world.daemons if life.ended != FAR}
-        if row.pid in daemons and LOST.fits(row):
+        if row.status == "running":
+            return
+        if row.status == "crashed" and row.pid in {life.pid for life in self._world.daemons if life.ended != FAR}:
             self.findings.unknowable += 1
-        elif row.status != "running":
+        else:
             self.findings.wrong.append(self._line(run, f"its row says {_said(row)}"))
 
     def words(self, run: Run, row: Row) -> list[Word]:

@@ -177,7 +177,9 @@ def main() -> int:
     if not apart.is_apart():
         return apart.run(sys.argv[1:], "chaos.soak")
     with tempfile.TemporaryDirectory(prefix="ays-soak-", ignore_cleanup_errors=True) as scratch:
-        return Soak(options.minutes, Path(scratch)).run()
+        folder = Path(scratch)
+        with apart.own_disk(folder, keep=False):
+            return Soak(options.minutes, folder).run()
 
 
 if __name__ == "__main__":

@@ -75,7 +75,7 @@ class StoreFaults:
         store.troubles.begin("locked")
 
         def release() -> None:
-            holder.kill() if how == "write" else holder.communicate()
+            holder.kill()
             holder.wait()
             assert holder.stdin is not None
             holder.stdin.close()
