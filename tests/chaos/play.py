@@ -116,7 +116,9 @@ class Play:
         while now() < until:
             self._step()
             while self._agenda and self._agenda[0][0] <= now():
+                started = now()
                 heapq.heappop(self._agenda)[2]()
+                self._slowest_step = max(self._slowest_step, now() - started)
 
     def _step(self) -> None:
         started = now()

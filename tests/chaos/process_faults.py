@@ -115,7 +115,6 @@ class ProcessFaults:
             return None
         wrapper = self._cradle.wrappers[run.number]
         wrapper.send_signal(signal.SIGSTOP)
-        run.held = True
         self._later(self._random.choice((0.5, 2, 5, 9)), lambda: wrapper.send_signal(signal.SIGCONT))
         return "wrapper stopped and continued"
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from chaos.oracle import Findings
-from chaos.world import FAR, Kind, World
+from chaos.world import Kind, World
 
 _SHOWN = 20
 """Lines of a kind that are printed."""
@@ -46,12 +46,9 @@ def report(world: World, findings: Findings, daemon_exits: list[str], figures: F
     for name, count in sorted(world.faults.items()):
         print(f"  {count:4} {name}")
     kinds = {kind: sum(run.kind is kind for run in world.runs) for kind in Kind}
-    starts = [(run.up - run.started, run.number) for run in world.runs if run.kind is Kind.WRAP and run.up != FAR]
-    slowest, number = max((start for start in starts if not world.runs[start[1]].held), default=(0.0, 0))
     print(f"played for {figures.played:.0f} s, all settled {figures.settled:.1f} s later;", end=" ")
     print(f"rows compared with the living {figures.looks} times; slowest step {figures.slowest_step:.2f} s")
-    print(f"runs: {', '.join(f'{count} {kind}' for kind, count in kinds.items())};", end=" ")
-    print(f"slowest start under wrap {slowest:.2f} s (chaos-{number})")
+    print(f"runs: {', '.join(f'{count} {kind}' for kind, count in kinds.items())}")
     print(f"judged {findings.judged}: {len(findings.wrong)} wrong, {len(findings.missing)} lost,", end=" ")
     print(f"{len(findings.doubled)} doubled; {findings.unknowable} not knowable, {findings.taken} taken by a fault")
     print(f"daemons: {len(world.daemons)}, {len(daemon_exits)} ended unasked; tracebacks: {len(tracebacks)}")

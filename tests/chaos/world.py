@@ -173,8 +173,6 @@ class Run:
     owner_status: int | None = None
     asked: bool = False
     """A person has asked it to end."""
-    held: bool = False
-    """Its wrapper was stopped for a while."""
     word: Word | None = None
     reused_by: list[int] = field(default_factory=list)
     """wait(2) statuses of the strangers who had its pid after it."""
