@@ -287,6 +287,10 @@ class Daemon:
         if self._process is not None:
             self._process.send_signal(number)
 
+    def descriptors(self) -> int:
+        """Return how many descriptors it holds, 0 if there is none."""
+        return 0 if self._process is None else len(os.listdir(f"/proc/{self._process.pid}/fd"))
+
     def read_anew(self) -> bool:
         """SIGHUP, if it is there to take it; tell whether that was sent."""
         if self._process is None or self.life.ready == FAR:

@@ -14,6 +14,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from chaos.world import python_path
+
 _MARK = "CHAOS_APART"
 
 
@@ -22,12 +24,16 @@ def is_apart() -> bool:
     return os.environ.get(_MARK) == "1" and os.getpid() == 1
 
 
+def command() -> list[str]:
+    """Return what runs a command there, for whoever may."""
+    user = () if os.geteuid() == 0 else ("--user", "--map-root-user")
+    return ["unshare", *user, "--mount", "--fork", "--pid", "--mount-proc", "--kill-child"]
+
+
 def run(args: list[str], module: str = "chaos") -> int:
     """Run a module there, and return its exit code."""
-    user = () if os.geteuid() == 0 else ("--user", "--map-root-user")
-    command = ["unshare", *user, "--mount", "--fork", "--pid", "--mount-proc", "--kill-child"]
-    ours = {**os.environ, _MARK: "1", "PYTHONPATH": os.pathsep.join(map(str, Path(__file__).resolve().parents[1:3]))}
-    process = subprocess.Popen([*command, sys.executable, "-m", module, *args], env=ours)
+    ours = {**os.environ, _MARK: "1", "PYTHONPATH": python_path()}
+    process = subprocess.Popen([*command(), sys.executable, "-m", module, *args], env=ours)
     signal.signal(signal.SIGTERM, lambda *_: process.kill())  # with it goes all that is there
     try:
         return process.wait()

@@ -27,6 +27,9 @@ from chaos.writers import Writer
 TICK = 0.005
 AGENTS_A_SECOND, FAULTS_A_SECOND, READERS_A_SECOND = 12.0, 1.2, 0.3
 LOOKS_EVERY = 0.4
+DESCRIPTORS = 24
+"""What the daemon may hold beside three for each store and one for each running row."""
+
 BURSTS_AT = (0.2, 0.4, 0.6, 0.8)
 """Shares of the time."""
 
@@ -224,6 +227,10 @@ class Play:
                 if answer != "ok":
                     findings.wrong.append(f"{store.name}: {answer}")
         self._daemon.observe()
+        running = sum(row.status == "running" for listed in rows.values() for row in listed)
+        held, may_hold = self._daemon.descriptors(), DESCRIPTORS + 3 * len(self.world.stores) + running
+        if held > may_hold:
+            findings.wrong.append(f"the daemon holds {held} descriptors, and may hold {may_hold}")
         self._daemon.end(signal.SIGTERM)
         return findings
 

@@ -109,7 +109,7 @@ class Soak:
         status = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace")
         rss = float(next(line for line in status.splitlines() if line.startswith("VmRSS:")).split()[1])
         wal = sum(os.stat(f"{store.file}-wal").st_size for store in self._world.stores) / 1024
-        descriptors = len(os.listdir(f"/proc/{pid}/fd")) - sum(run.dead == FAR for run in self._cradle.living.values())
+        descriptors = self._daemon.descriptors() - sum(run.dead == FAR for run in self._cradle.living.values())
         self._samples.append(Sample(now() - began, rss, descriptors, wal, len(self._cradle.living)))
 
     def _is_over(self) -> bool:

@@ -31,6 +31,7 @@ READERS: tuple[tuple[str, ...], ...] = (
     ("doctor",),
     ("scan", "--no-wait"),
     ("scan", "--json"),
+    ("prune", "--yes"),
 )
 READERS_HERE: tuple[tuple[str, ...], ...] = (
     ("runs", "list"),

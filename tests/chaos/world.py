@@ -231,6 +231,12 @@ def has_fired(pidfd: int) -> bool:
     return bool(poll.poll(0))
 
 
+def python_path() -> str:
+    """Return where Python finds the package under test and this one, before all else."""
+    ours = [str(folder) for folder in Path(__file__).resolve().parents[1:3]]
+    return os.pathsep.join([*ours, *filter(None, [os.environ.get("PYTHONPATH")])])
+
+
 def environment(scratch: Path) -> dict[str, str]:
     """Return the environment of everything that is started."""
     return {
@@ -238,6 +244,6 @@ def environment(scratch: Path) -> dict[str, str]:
         "HOME": str(scratch / "home"),
         "XDG_STATE_HOME": str(scratch / "state"),
         "XDG_CONFIG_HOME": str(scratch / "home" / "config"),
-        "PYTHONPATH": os.pathsep.join(str(folder) for folder in Path(__file__).resolve().parents[1:3]),
+        "PYTHONPATH": python_path(),
         "LANG": "C.UTF-8",
     }
