@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
+import pty
+import re
 import select
 import signal
 import subprocess
 import sys
+import termios
 from pathlib import Path
 from random import Random
 
@@ -25,6 +29,10 @@ _LAST_PID = Path("/proc/sys/kernel/ns_last_pid")
 def wait_status(how: int) -> int:
     """Return the wait(2) status of an exit with a code, or of an end by a signal (negative)."""
     return -how if how < 0 else how << 8
+
+
+def _take_terminal() -> None:
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
 class Cradle:
@@ -63,19 +71,27 @@ class Cradle:
         run.pid, run.pidfd, run.up = process.pid, os.pidfd_open(process.pid), now()
         self._follow(run)
 
-    def wrap(self, run: Run, *options: str) -> None:
-        """Start an agent under a wrapper."""
+    def wrap(self, run: Run, *options: str, terminal: bool = False) -> None:
+        """Start an agent under a wrapper, which leads a session on a terminal of its own if that is asked for."""
+        run.on_terminal = terminal
+        master, slave = pty.openpty() if terminal else (subprocess.PIPE, subprocess.PIPE)
         run.errors = self._world.scratch / "logs" / f"wrap-{run.number}.err"
         with open(run.errors, "wb") as errors:
             process = subprocess.Popen(
                 [*OURS, "wrap", *options, "--", "sh", str(AGENT), run.key],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
+                stdin=slave,
+                stdout=slave,
                 stderr=errors,
                 env=self._environment,
                 cwd=run.store.directory,
-                process_group=0,
+                process_group=None if terminal else 0,
+                start_new_session=terminal,
+                preexec_fn=_take_terminal if terminal else None,  # noqa: PLW1509  there are none
             )
+        if terminal:
+            os.close(slave)
+            process.stdin = open(master, "wb", 0)  # noqa: SIM115  closed with the others
+            process.stdout = open(os.dup(master), "rb", 0)  # noqa: SIM115  the same
         assert process.stdout is not None
         os.set_blocking(process.stdout.fileno(), False)
         self._streams[run.number] = self.wrappers[run.number] = process
@@ -95,7 +111,7 @@ class Cradle:
                 signal.pidfd_send_signal(run.pidfd, -how)
             return
         assert stream is not None
-        with contextlib.suppress(BrokenPipeError):
+        with contextlib.suppress(OSError):
             stream.write(b"%d\n" % how)
             stream.flush()
 
@@ -109,6 +125,8 @@ class Cradle:
         if run.number in self.wrappers:
             run.owner_gone = now()
             self.wrappers[run.number].kill()
+            if run.on_terminal:  # which the kernel then closes
+                self.note_told(run, -signal.SIGHUP)
 
     def stranger(self, pid: int, victims: list[Run]) -> bool:
         """Give a dead agent's pid to a process that has nothing to do with it; tell whether that was possible."""
@@ -172,17 +190,21 @@ class Cradle:
 
     def _hear(self, run: Run, process: subprocess.Popen[bytes]) -> None:
         assert process.stdout is not None
-        heard: bytes | None = process.stdout.read()
-        if heard is None:
+        try:
+            heard: bytes | None = process.stdout.read()
+        except OSError:  # a terminal that everybody has left
+            heard = b""
+        said = re.search(rb"\d+", heard or b"")
+        if heard is None or (heard and not said):
             return
         self._unheard.remove(run.number)
-        if not heard:  # no agent has ever been, nor will be
+        if not said:  # no agent has ever been, nor will be
             run.dead = run.reaped = now()
             if run.number not in self.wrappers:
                 self._drop(run)
             return
         run.up = run.written = now()
-        run.pid = int(heard)
+        run.pid = int(said[0])
         try:
             run.pidfd = os.pidfd_open(run.pid)
         except ProcessLookupError:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
+import signal
 import sqlite3
 import time
 from dataclasses import dataclass, field
@@ -252,14 +253,18 @@ class Oracle:
     def words(self, run: Run, row: Row) -> list[Word]:
         """Return what the row of an ended run may say."""
         truth = run.truth
-        if truth is None:  # never begun: whoever waited for its row has ended with 125
-            return [Word("failed", 125, frozenset({"exited"})), LOST] if run.up == FAR else []
+        hung_up = [kernels_word(run, signal.SIGHUP)] if run.on_terminal and run.owner_gone != FAR else []
+        if run.up == FAR:  # never begun: whoever waited for its row has ended with 125
+            return [Word("failed", 125, frozenset({"exited"})), LOST, *hung_up]
+        if truth is None:
+            return []
         words = [kernels_word(run, truth)]
         if run.asked:
             words.append(Word("failed", words[0].exit_code, frozenset({"stopped"})))
         if run.kind is Kind.WRAP:
             if run.owner_gone == FAR and self._finish(run) is Presence.YES:
                 return words if row.rank == _OWNER else []
+            words += hung_up
             return [*words, LOST] if self._excuses_lost(run, row) else words
         if run.word is not None:
             owners = Word(run.word.status, run.word.exit_code)

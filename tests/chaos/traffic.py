@@ -89,7 +89,8 @@ class Traffic:
         if not store.directory.exists():
             return
         run = self._world.new_run(Kind.WRAP, store)
-        self._cradle.wrap(run, *(("--log",) if self._random.random() < 0.3 else ()))
+        way = self._random.random()
+        self._cradle.wrap(run, *(("--log",) if way < 0.4 else ()), terminal=way < 0.2)
         self._later(0.2 + self._lifetime(), lambda: self._end_wrapped(run))
 
     def _end_wrapped(self, run: Run) -> None:

@@ -173,6 +173,8 @@ class Run:
     owner_status: int | None = None
     asked: bool = False
     """A person has asked it to end."""
+    on_terminal: bool = False
+    """Its wrapper and its agent each have a terminal of their own; the agent's hangs up with its wrapper."""
     word: Word | None = None
     reused_by: list[int] = field(default_factory=list)
     """wait(2) statuses of the strangers who had its pid after it."""
