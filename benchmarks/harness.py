@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import ctypes
+import fcntl
 import os
 import platform
 import random
@@ -20,6 +21,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import termios
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -84,6 +86,14 @@ class Home:
         places = {f"XDG_{kind}_HOME": str(self.path / kind.lower()) for kind in ("STATE", "CONFIG", "DATA", "CACHE")}
         return {**os.environ, "HOME": str(self.path), **places}
 
+    @property
+    def plain_environment(self) -> dict[str, str]:
+        """The same without what steers Python, as a person has it.
+
+        A PYTHONPATH would bring supervisord our package, and without bytecode on disk each start compiles.
+        """
+        return {name: value for name, value in self.environment.items() if not name.startswith("PYTHON")}
+
     def at_end(self, call: Callable[[], object]) -> None:
         """Call this when the home ends, before what was asked for earlier."""
         self._ends.callback(call)
@@ -126,6 +136,21 @@ class Home:
             )
         self.at_end(lambda: _end(process))
         return process
+
+    def start_on_terminal(self, *argv: str, log: str, **options: object) -> tuple[subprocess.Popen[bytes], int]:
+        """Start a program that leads the session on a terminal of its own, as `start` does; return our end, too.
+
+        Standard error goes there with the rest. Our end is the caller's to close.
+        """
+        ours, its = os.openpty()
+        try:
+            process = self.start(
+                *argv, log=log, **{"stdin": its, "stdout": its, "stderr": its, "start_new_session": True,
+                                   "preexec_fn": _before_exec_on_terminal, **options},
+            )  # fmt: skip
+        finally:
+            os.close(its)
+        return process, ours
 
     def daemon(self, below: Path, *options: str) -> subprocess.Popen[bytes]:
         """Start the daemon on every store below a folder.
@@ -331,6 +356,11 @@ def _before_exec() -> None:
     """In a child before its exec: let the kernel end it if this process is killed, and time it as any other."""
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     _libc.prctl(_PR_SET_TIMERSLACK, _USUAL_SLACK_NS)
+
+
+def _before_exec_on_terminal() -> None:
+    _before_exec()
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

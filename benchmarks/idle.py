@@ -22,13 +22,17 @@ SWEEP = 30.0
 
 @dataclass(slots=True)
 class Usage:
-    """What a process has used so far: CPU seconds and wake-ups; and what it holds now, MiB."""
+    """What a process has used so far: CPU seconds and wake-ups; and what it holds now, MiB.
+
+    ``own`` is what no file backs, and so no other process can share by running the same program.
+    """
 
     at: float
     cpu: float
     wakeups: int
     rss: float
     pss: float
+    own: float
 
     @classmethod
     def of(cls, pid: int) -> Usage:
@@ -36,8 +40,9 @@ class Usage:
         # The kernel's CPU clock of another process counts in nanoseconds, /proc/PID/stat in hundredths of a second.
         cpu = time.clock_gettime(~pid << 3 | 2)
         switches = [_field(path, "voluntary_ctxt_switches") for path in Path(f"/proc/{pid}/task").glob("*/status")]
-        rss, pss = (_field(Path(f"/proc/{pid}/smaps_rollup"), name) / 1024 for name in ("Rss", "Pss"))
-        return cls(time.monotonic(), cpu, sum(switches), rss, pss)
+        held = Path(f"/proc/{pid}/smaps_rollup")
+        rss, pss, own = (_field(held, name) / 1024 for name in ("Rss", "Pss", "Pss_Anon"))
+        return cls(time.monotonic(), cpu, sum(switches), rss, pss, own)
 
 
 @dataclass(slots=True)

@@ -99,7 +99,7 @@ class Supervisord(LogPeer):
             f"[program:agent]\ncommand={_PROGRAM} {_ARGUMENT}\nprocess_name=agent_%(process_num)d\nnumprocs={count}\n"
             "autorestart=false\nstartsecs=0\nstdout_logfile=NONE\nstderr_logfile=NONE\n"
         )
-        self.pid = home.start(str(program), "-c", str(config), log="supervisord.out", env=_environment(home)).pid
+        self.pid = home.start(str(program), "-c", str(config), log="supervisord.out", env=home.plain_environment).pid
 
 
 class Circus(LogPeer):
@@ -117,7 +117,7 @@ class Circus(LogPeer):
             f"loglevel = DEBUG\nlogoutput = {self._log}\n"
             f"[watcher:agent]\ncmd = {_PROGRAM} {_ARGUMENT}\nnumprocesses = {count}\nrespawn = False\n"
         )
-        self.pid = home.start(str(program), str(config), log="circus.out", env=_environment(home)).pid
+        self.pid = home.start(str(program), str(config), log="circus.out", env=home.plain_environment).pid
 
 
 class Pm2(LogPeer):
@@ -132,7 +132,7 @@ class Pm2(LogPeer):
         if shutil.which("node") is None:
             raise Missing("node is not installed")
         folder = home.path / "pm2"
-        environment = {**_environment(home), "PM2_HOME": str(folder)}
+        environment = {**home.plain_environment, "PM2_HOME": str(folder)}
         app = {"name": "agent", "script": _PROGRAM, "args": _ARGUMENT, "interpreter": "none", "exec_mode": "fork"}
         config = home.path / "pm2.json"
         config.write_text(json.dumps({"apps": [{**app, "instances": count, "autorestart": False}]}))
@@ -151,7 +151,7 @@ class Systemd:
 
     def __init__(self) -> None:
         self.pid = 0
-        self._scope = "--system" if os.geteuid() == 0 else "--user"
+        self._scope = ""
         self._mark = f"ays-benchmark-{os.getpid()}"
         self._units = 0
         self._home: Home | None = None
@@ -163,14 +163,7 @@ class Systemd:
             Missing: no systemd runs here.
         """
         self._home = home
-        if shutil.which("systemd-run") is None:
-            raise Missing("it is not installed")
-        if self._scope == "--system":
-            running = os.path.isdir("/run/systemd/system")
-        else:
-            running = os.path.exists(f"{os.environ.get('XDG_RUNTIME_DIR', '')}/systemd/private")
-        if not running:
-            raise Missing("no systemd manages this machine or this user")
+        self._scope = systemd_scope()
         home.at_end(self._stop)
         for _ in range(count):
             subprocess.run([*self._run(), _PROGRAM, _ARGUMENT], check=True, stderr=subprocess.DEVNULL)
@@ -229,9 +222,21 @@ def children(pid: int) -> list[int]:
         return []
 
 
-def _environment(home: Home) -> dict[str, str]:
-    """Return a peer's environment: a PYTHONPATH would bring it our package instead of its own of the same name."""
-    return {name: value for name, value in home.environment.items() if not name.startswith("PYTHON")}
+def systemd_scope() -> str:
+    """Return the option that names our systemd: the system's for root, else the user's.
+
+    Raises:
+        Missing: none runs here.
+    """
+    if shutil.which("systemd-run") is None:
+        raise Missing("it is not installed")
+    if os.geteuid() == 0:
+        scope, running = "--system", os.path.isdir("/run/systemd/system")
+    else:
+        scope, running = "--user", os.path.exists(f"{os.environ.get('XDG_RUNTIME_DIR', '')}/systemd/private")
+    if not running:
+        raise Missing("no systemd manages this machine or this user")
+    return scope
 
 
 def _installed(peer: str, program: str) -> Path:

@@ -6,9 +6,12 @@ Nothing needs the file: each setting has a default. What the command line says c
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
+import re
 import stat
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -66,11 +69,31 @@ class RetentionConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class WrapConfig:
+    """How ``wrap`` starts agents again, and ends them."""
+
+    max_restarts: int = _number(5, 0, 1 << 30, "restarts without a healthy run between, after which it gives up")
+    restart_delay: float = _number(1.0, 0.001, 86400, "seconds before the first restart; each further one doubles them")
+    longest_delay: float = _number(300.0, 0.001, 86400, "seconds that they come to at most")
+    healthy_after: float = _number(60.0, 0.001, 86400, "seconds after which a run counts as healthy: all starts anew")
+    grace: float = _number(10.0, 0.001, 86400, "seconds between SIGTERM and SIGKILL at a timeout")
+
+
+@dataclass(frozen=True, slots=True)
+class AgentConfig:
+    """How ``wrap`` runs one agent, in the table named by it."""
+
+    log: bool = _switch(False, "keep what it writes in a log, as with --log")
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
-    """All settings, by table."""
+    """All settings, by table; ``agents`` has one for each agent that the file names."""
 
     daemon: DaemonConfig = DaemonConfig()
     retention: RetentionConfig = RetentionConfig()
+    wrap: WrapConfig = WrapConfig()
+    agents: Mapping[str, AgentConfig] = field(default_factory=dict)
 
 
 def load(path: str | None = None) -> Config:
@@ -106,14 +129,20 @@ def load(path: str | None = None) -> Config:
 def as_toml(config: Config) -> str:
     """Return settings as a file that says what each is for."""
     lines: list[str] = []
-    for table in dataclasses.fields(config):
-        values = getattr(config, table.name)
-        lines += ["", f"[{table.name}]"]
+    tables = {table.name: getattr(config, table.name) for table in dataclasses.fields(config)}
+    agents = tables.pop("agents")
+    for name, values in (*tables.items(), *((f"agents.{_as_key(agent)}", agents[agent]) for agent in agents)):
+        lines += ["", f"[{name}]"]
         for key in dataclasses.fields(values):
             value = getattr(values, key.name)
             shown = str(value).lower() if isinstance(value, bool) else str(value)
             lines.append(f"{f'{key.name} = {shown}':<24} # {key.metadata['says']}")
     return "\n".join(lines[1:]) + "\n"
+
+
+def _as_key(name: str) -> str:
+    """Return a name as TOML has it in the name of a table."""
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else json.dumps(name).replace("\x7f", "\\u007f")
 
 
 def _read(path: str) -> str:
@@ -144,25 +173,40 @@ def _config_from(raw: dict[str, Any], text: str, problems: list[Problem]) -> Con
         elif not isinstance(values, dict):
             line = _line_of(text, (name,))
             problems.append(Problem(line, f"{name} is a table, not {_kind(values)}", f"write [{name}]"))
+        elif name == "agents":
+            tables[name] = _agents_from(values, text, problems)
         else:
-            tables[name] = _table_from(type(known[name].default), name, values, text, problems)
+            tables[name] = _table_from(type(known[name].default), (name,), values, text, problems)
     return Config(**tables)
 
 
-def _table_from(kind: Any, table: str, raw: dict[str, Any], text: str, problems: list[Problem]) -> Any:
+def _agents_from(raw: dict[str, Any], text: str, problems: list[Problem]) -> dict[str, AgentConfig]:
+    agents = {}
+    for name, values in raw.items():
+        path = ("agents", name)
+        if isinstance(values, dict):
+            agents[name] = _table_from(AgentConfig, path, values, text, problems)
+        else:
+            message = f"agents.{name} is a table, not {_kind(values)}"
+            problems.append(Problem(_line_of(text, path), message, f"write [agents.{_as_key(name)}]"))
+    return agents
+
+
+def _table_from(kind: Any, table: tuple[str, ...], raw: dict[str, Any], text: str, problems: list[Problem]) -> Any:
     known = {key.name: key for key in dataclasses.fields(kind)}
     values = {}
     for name, value in raw.items():
+        path = (*table, name)
         if name not in known:
-            problems.append(_unknown(text, (table, name), list(known), "key"))
+            problems.append(_unknown(text, path, list(known), "key"))
             continue
         wanted = _wanted(known[name], value)
         if wanted is None:
             values[name] = float(value) if isinstance(known[name].default, float) else value
         else:
-            message = f"{table}.{name} must be {wanted}, not {_kind(value)}"
+            message = f"{'.'.join(path)} must be {wanted}, not {_kind(value)}"
             remedy = f"write for example {name} = {str(known[name].default).lower()}"
-            problems.append(Problem(_line_of(text, (table, name)), message, remedy))
+            problems.append(Problem(_line_of(text, path), message, remedy))
     return kind(**values)
 
 

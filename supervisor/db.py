@@ -17,6 +17,7 @@ from collections.abc import Sequence
 
 from supervisor import registry
 from supervisor.models import CrashedRun, Project, ProjectInfo, Run, RunStatus
+from supervisor.spool.applying import apply_spooled
 from supervisor.store.store import UNSET, Store, Unset
 
 __all__ = [
@@ -56,7 +57,7 @@ def get_db(base_dir: str | os.PathLike[str] | None = None) -> Store:
     """Return the store of a directory, the current one by default, and make it the one that the functions act on.
 
     The same directory gives the same store until `close_db`; another gives another. A store that is written to becomes
-    known to the daemon.
+    known to the daemon. What is spooled for it is brought there when it is opened.
 
     Raises:
         StoreError: the store can be neither opened nor made.
@@ -66,6 +67,8 @@ def get_db(base_dir: str | os.PathLike[str] | None = None) -> Store:
     store = _stores.get(directory)
     if store is None:  # other threads may be here at this moment: setdefault gives all of them the same
         store = _stores.setdefault(directory, Store(directory, on_write=registry.announce))
+        _ = store.connection
+        apply_spooled(only=directory)
     _ = store.connection
     _current = store
     return store

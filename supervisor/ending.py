@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Mapping
-from dataclasses import replace
 
-from supervisor.models import Cause, Circumstances, Ending, Rank, Request, RunStatus
+from supervisor.nouns import Cause, Circumstances, Ending, Rank, Request, RunStatus
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _STOPPING = frozenset({signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGPIPE})
 """Signals by which persons and terminals end a program; an end by one of them is no crash."""
@@ -121,7 +123,7 @@ def explained(ending: Ending, circumstances: Circumstances) -> Ending:
         evidence["suspended_seconds"] = round(circumstances.suspended)
     if abs(circumstances.clock_stepped) >= _NOTEWORTHY:
         evidence["clock_stepped_seconds"] = round(circumstances.clock_stepped)
-    return replace(ending, status=status, cause=cause, evidence=evidence)
+    return ending.replaced(status=status, cause=cause, evidence=evidence)
 
 
 def after_request(ending: Ending, request: Request | None) -> Ending:
@@ -131,8 +133,7 @@ def after_request(ending: Ending, request: Request | None) -> Ending:
     """
     if request is None or not -1 <= ending.ended_at - request.at <= REQUEST_HOLDS:
         return ending
-    return replace(
-        ending,
+    return ending.replaced(
         status=_of_order(ending),
         cause=_CAUSE_OF_ORDER.get(request.order, Cause.STOPPED),
         evidence={**ending.evidence, "asked_by": request.by, "asked_for": request.order},

@@ -163,8 +163,8 @@ class _Patterns:
         )
         self.url = re.compile(r"(?<=://)(?:([^\s/@:]*):[^\s/]*|[^\s/@:]{16,})@")
         self.header = re.compile(
-            r"(?i)(authorization\s*:\s*(?:bearer|basic|token|digest)\s+|(?:^|[\"'])(?:-H)?"
-            r"[\w-]*(?:cookie|authorization|x-[\w-]*(?:key|token|secret|auth))\s*:\s*)[^\r\n\"']+"
+            r"(?i)(authorization\s*:\s*(?:bearer|basic|token|digest)\s+|(?:^|[\"'])(?:[\w-]++(?:(?<=cookie)|"
+            r"(?<=authorization))|(?=[\w-]*?x-)[\w-]++(?:(?<=key)|(?<=token)|(?<=secret)|(?<=auth)))\s*:\s*)[^\r\n\"']+"
             r"|(\bbearer\s+)[\w.~+/=-]{12,}"
         )
         self.pair = re.compile(

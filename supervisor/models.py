@@ -3,45 +3,21 @@
 Times are Unix seconds; they carry a fraction where the store knows one and are whole numbers where it does not.
 """
 
+# ruff: noqa: PLC0414  the nouns that wrap can afford are found here, too
+
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import IntEnum, StrEnum
 
-
-class RunStatus(StrEnum):
-    """The four statuses of a run, as the store spells them."""
-
-    RUNNING = "running"
-    COMPLETED = "completed"
-    FAILED = "failed"
-    CRASHED = "crashed"
-
-
-class Cause(StrEnum):
-    """Why a run ended; a closed set."""
-
-    EXITED = "exited"
-    STOPPED = "stopped"
-    KILLED = "killed"
-    OOM_KILLED = "oom-killed"
-    SIGNALLED = "signalled"
-    TIMED_OUT = "timed-out"
-    STALLED = "stalled"
-    LOST = "lost"
-    REBOOTED = "rebooted"
-    PID_REUSED = "pid-reused"
-    UNRECORDED = "unrecorded"
-    NOT_STARTED = "not-started"
-
-
-class Rank(IntEnum):
-    """Who says how a run ended. A higher rank may overwrite a lower one, never the reverse."""
-
-    INFERENCE = 1
-    KERNEL = 2
-    OWNER = 3
+from supervisor.nouns import (
+    Cause as Cause,
+    Circumstances as Circumstances,
+    Ending as Ending,
+    Rank as Rank,
+    Request as Request,
+    RunStatus as RunStatus,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,17 +100,12 @@ class Stamp:
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
-    """That somebody asked a run to end: who, by which order (``stop``, ``kill``, …), when (Unix seconds)."""
-
-    by: str
-    order: str
-    at: float
-
-
-@dataclass(frozen=True, slots=True)
 class RunProcess:
-    """What the supervision tables know of a run's process. ``owner_pid`` is None where the agent is its own owner."""
+    """What the supervision tables know of a run's process.
+
+    ``owner_pid`` is None where the agent is its own owner. ``args_added`` are arguments that we gave the agent beside
+    its own; ``resumed_from`` is the id of the run that began the series which this one goes on with.
+    """
 
     token: str | None
     cli: str | None
@@ -144,43 +115,8 @@ class RunProcess:
     owner_pid: int | None
     owner_start_ticks: int | None
     request: Request | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Circumstances:
-    """What may explain an end, beside the exit status.
-
-    ``oom`` is what speaks for an OOM kill (fit for JSON). ``terminal_gone`` and ``session_gone`` name the controlling
-    terminal and the login session if they have been closed. ``suspended`` and ``clock_stepped`` are seconds by which
-    the machine slept, and the wall clock was set, while the process ran.
-    """
-
-    oom: Mapping[str, object] | None = None
-    terminal_gone: str | None = None
-    session_gone: str | None = None
-    shutting_down: bool = False
-    suspended: float = 0
-    clock_stepped: float = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Ending:
-    """How a run ended.
-
-    ``ended_at`` is the moment of death where the kernel or the owner knows it, else of detection; ``detected_at`` is
-    always detection. ``evidence`` must be fit for JSON.
-    """
-
-    status: RunStatus
-    exit_code: int | None
-    cause: Cause
-    rank: Rank
-    ended_at: float
-    detected_at: float
-    settled_by: str
-    term_signal: int | None = None
-    core_dumped: bool | None = None
-    evidence: Mapping[str, object] = field(default_factory=dict)
+    args_added: tuple[str, ...] = ()
+    resumed_from: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

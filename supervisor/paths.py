@@ -7,6 +7,7 @@ two places for one lock would be two daemons.
 from __future__ import annotations
 
 import os
+import sys
 
 APP = "agent-yes-supervise"
 
@@ -17,14 +18,22 @@ def state_dir() -> str:
     Raises:
         OSError: the folder cannot be made.
     """
-    from platformdirs import user_state_dir  # noqa: PLC0415  10 ms that a wrapped agent need not wait for
+    folder = _plain("XDG_STATE_HOME", "~/.local/state")
+    if folder is None:
+        from platformdirs import user_state_dir  # noqa: PLC0415  see _plain
 
-    return _private_folder(user_state_dir(APP, appauthor=False))
+        folder = user_state_dir(APP, appauthor=False)
+    return _private_folder(folder)
 
 
 def registry_dir() -> str:
     """Return the folder that holds one file per known store."""
     return _private_folder(os.path.join(state_dir(), "registry"))
+
+
+def registry_file(directory: str) -> str:
+    """Return the registry's file for the store of a project, given by its real path."""
+    return os.path.join(registry_dir(), f"{digest(directory)}.json")
 
 
 def spool_dir() -> str:
@@ -54,14 +63,50 @@ def daemon_presence() -> str:
 
 def config_file() -> str:
     """Return where the person's settings lie; neither the file nor its folder need be there."""
-    from platformdirs import user_config_dir  # noqa: PLC0415  see state_dir
+    folder = _plain("XDG_CONFIG_HOME", "~/.config")
+    if folder is None:
+        from platformdirs import user_config_dir  # noqa: PLC0415  see _plain
 
-    return os.path.join(user_config_dir(APP, appauthor=False), "config.toml")
+        folder = user_config_dir(APP, appauthor=False)
+    return os.path.join(folder, "config.toml")
 
 
 def last_prune() -> str:
     """Return the file whose time is that of the daemon's last pruning."""
     return os.path.join(state_dir(), "pruned")
+
+
+def _plain(variable: str, usual: str) -> str | None:
+    """Return our folder in one of the platform's where the environment alone tells it, None where platformdirs has to.
+
+    Importing that takes 10 ms, which a wrapped agent or its caller would wait for; a test holds this to what it says.
+
+    Args:
+        variable: names the platform's folder, if it is set (XDG Base Directory Specification).
+        usual: where it is else.
+    """
+    if sys.platform != "linux" or hasattr(sys, "getandroidapilevel") or "ANDROID_DATA" in os.environ:
+        return None
+    folder = os.environ.get(variable, "")
+    if not folder and os.path.isabs(os.environ.get("HOME", "")):
+        folder = os.path.expanduser(usual)
+    return os.path.join(folder, APP) if os.path.isabs(folder) else None
+
+
+def digest(text: str) -> str:
+    """Return 32 digits that stand for a text, as part of a file's name.
+
+    hashlib would load OpenSSL's, which takes milliseconds.
+    """
+    try:
+        from _sha2 import sha256  # type: ignore[import-not-found]  # noqa: PLC0415  as Python's own random does
+    except ImportError:
+        try:
+            from _sha256 import sha256  # type: ignore[import-not-found]  # noqa: PLC0415  Python 3.11
+        except ImportError:
+            from hashlib import sha256  # noqa: PLC0415  a Python without modules of its own for this
+    digits: str = sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
+    return digits[:32]
 
 
 def _private_folder(path: str) -> str:

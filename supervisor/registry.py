@@ -6,21 +6,19 @@ processes may write without a lock. Losing it loses no record: stores make thems
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import json
-import logging
 import os
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
 from enum import StrEnum
 
 from supervisor import paths
 from supervisor.errors import NotFound, StoreMissing
 from supervisor.store.connection import FOLDER, store_file
+from supervisor.value import Value
 
-log = logging.getLogger(__name__)
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _NOT_WORTH_SCANNING = frozenset({"node_modules", ".git", ".venv", "__pycache__"})
 _THE_KERNELS_OWN = frozenset({"/proc", "/sys", "/dev"})
@@ -37,8 +35,7 @@ class Origin(StrEnum):
 _STRENGTH = {Origin.FOUND: 0, Origin.CREATED: 1, Origin.ADDED: 2}
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(Value):
     """A known store: its project's real path, how and when (Unix seconds) it became known, and its file's inode then.
 
     The inode tells a store that we made from one that somebody has put in its place.
@@ -69,7 +66,7 @@ def entries() -> list[Entry]:
 
 def get(directory: str) -> Entry | None:
     """Return the entry of a directory's store."""
-    return _read(_file(os.path.realpath(directory)))
+    return _read(paths.registry_file(os.path.realpath(directory)))
 
 
 def add(directory: str, origin: Origin) -> Entry:
@@ -79,7 +76,7 @@ def add(directory: str, origin: Origin) -> Entry:
         OSError: the registry cannot be written.
     """
     directory = os.path.realpath(directory)
-    target, inode = _file(directory), _inode(directory)
+    target, inode = paths.registry_file(directory), _inode(directory)
     while True:
         there, old = os.path.lexists(target), _read(target)
         if old is not None and old.inode == inode and _STRENGTH[origin] <= _STRENGTH[old.origin]:
@@ -110,7 +107,7 @@ def announce(directory: str, created: bool) -> None:
     try:
         add(directory, Origin.CREATED if created else Origin.FOUND)
     except OSError as error:
-        log.warning("%s is not known to the daemon: the registry cannot be written (%s)", directory, error)
+        _warn("%s is not known to the daemon: the registry cannot be written (%s)", directory, error)
 
 
 def forget(directory: str) -> None:
@@ -120,7 +117,7 @@ def forget(directory: str) -> None:
         NotFound: it is not there.
     """
     try:
-        os.unlink(_file(os.path.realpath(directory)))
+        os.unlink(paths.registry_file(os.path.realpath(directory)))
     except FileNotFoundError:
         raise NotFound(f"{directory} is not in the registry", "see: agent-yes-supervise stores list") from None
 
@@ -139,17 +136,12 @@ def scan(folder: str) -> Iterator[str]:
         )
 
 
-def _file(directory: str) -> str:
-    digest = hashlib.sha256(os.fsencode(directory)).hexdigest()[:32]
-    return os.path.join(paths.registry_dir(), f"{digest}.json")
-
-
 def _write(entry: Entry, target: str, *, first: bool) -> bool:
     """Write an entry's file; ``first`` asks for the first one there, and another's is left as it is: then tell so."""
     draft = f"{target}.{os.getpid()}.{time.monotonic_ns()}"
     try:
         with open(draft, "x", encoding="utf-8", opener=_private) as file:
-            json.dump(asdict(entry), file)
+            json.dump(vars(entry), file)
         if first:
             os.link(draft, target)
             os.unlink(draft)
@@ -159,8 +151,10 @@ def _write(entry: Entry, target: str, *, first: bool) -> bool:
         os.unlink(draft)
         return False
     except OSError:  # a full disk: leave no draft behind
-        with contextlib.suppress(OSError):
+        try:  # noqa: SIM105  contextlib costs a wrapped agent's caller 2 ms
             os.unlink(draft)
+        except OSError:
+            pass
         raise
     return True
 
@@ -176,8 +170,14 @@ def _read(path: str) -> Entry | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
-        log.warning("%s is no registry entry (%s): remove it", path, error)
+        _warn("%s is no registry entry (%s): remove it", path, error)
         return None
+
+
+def _warn(message: str, *args: object) -> None:
+    import logging  # noqa: PLC0415  5 ms, which the caller of a wrapped agent would wait for
+
+    logging.getLogger(__name__).warning(message, *args)
 
 
 def _inode(directory: str) -> int | None:

@@ -12,8 +12,8 @@ from supervisor.clock_steps import ClockSteps
 from supervisor.models import Claim, Stamp
 from supervisor.process import facts, judge, namespace, signature
 from supervisor.process.judge import Facts, Scene, Start, State, Verdict
-from supervisor.store.rows import MILLISECONDS_ABOVE, seconds
 from supervisor.store.store import Store
+from supervisor.store.values import MILLISECONDS_ABOVE, seconds
 
 log = logging.getLogger(__name__)
 

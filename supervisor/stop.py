@@ -15,7 +15,7 @@ from supervisor import sight
 from supervisor.ending import ending_of, ending_without_status
 from supervisor.errors import SuperviseError
 from supervisor.models import Cause, Claim, Ending, Rank, RunProcess, RunStatus
-from supervisor.process import exits, facts, pidfd, procfs, signature
+from supervisor.process import command, exits, facts, pidfd, procfs, signature
 from supervisor.process.judge import State
 from supervisor.process.stamp import stamp_of
 from supervisor.sight import Sight
@@ -49,15 +49,21 @@ class Order(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Stopped:
-    """How a run ended that was asked to: what is recorded of it, and whether SIGKILL was needed."""
+    """How a run ended that was asked to: what is recorded of it, and whether SIGKILL was needed.
+
+    ``called_off`` tells that it had ended already, and was about to be started again.
+    """
 
     status: RunStatus | None
     exit_code: int | None
     killed: bool
+    called_off: bool = False
 
 
 def stop(directory: str, run_id: int, order: Order, *, by: str, timeout: float) -> Stopped:
     """End a running run's agent and return how it ended.
+
+    Of a run that has ended and is about to be started again, the restart is called off.
 
     The request is recorded first, so that the ending says who asked. `Order.STOP` sends SIGTERM, and SIGKILL after
     ``timeout``; `Order.KILL` sends SIGKILL at once. A stopped process is continued, so that it can end.
@@ -75,7 +81,7 @@ def stop(directory: str, run_id: int, order: Order, *, by: str, timeout: float) 
     with SupervisedStore(directory, create=False) as store:
         claim = next((claim for claim in store.running_claims() if claim.run_id == run_id), None)
         if claim is None:
-            raise SuperviseError(f"run {run_id} does not run", "see: agent-yes-supervise runs list")
+            return _call_off(store, run_id)
         (seen,) = sight.see(store, [claim])
         try:
             _demand_proof(store, seen)
@@ -89,6 +95,38 @@ def stop(directory: str, run_id: int, order: Order, *, by: str, timeout: float) 
             return _recorded(store, seen, killed=killed)
         finally:
             seen.close()
+
+
+def _call_off(store: SupervisedStore, run_id: int) -> Stopped:
+    """Tell the wrapper that is about to start a run's agent again not to."""
+    detail = next(iter(store.details(run_id=run_id)), None)
+    if detail is not None and detail.ending is not None and detail.process is not None:
+        at = detail.ending.evidence.get("restarts_at")
+        if isinstance(at, int | float) and time.time() < at + OTHERS_WAIT and _tell_owner(detail.process):
+            return Stopped(detail.run.status, detail.run.exit_code, killed=False, called_off=True)
+    raise SuperviseError(f"run {run_id} does not run", "see: agent-yes-supervise runs list")
+
+
+def _tell_owner(process: RunProcess) -> bool:
+    """Send a run's wrapper SIGTERM, if its process is proven to be one: a store can name anybody's."""
+    if process.owner_pid is None or process.owner_start_ticks is None:
+        return False
+    try:
+        descriptor = pidfd.open_pidfd(process.owner_pid)
+    except (OSError, OverflowError):
+        return False
+    try:
+        if procfs.read_stat(process.owner_pid).start_ticks != process.owner_start_ticks:
+            return False
+        if not command.is_wrap(procfs.read_argv(process.owner_pid) or ()):
+            return False
+        _demand_permission(descriptor, process.owner_pid)
+        _send(descriptor, signal.SIGTERM)
+        return _ends_within(descriptor, KILL_WAIT)
+    except (OSError, ValueError):
+        return False
+    finally:
+        os.close(descriptor)
 
 
 def _demand_proof(store: SupervisedStore, seen: Sight) -> None:

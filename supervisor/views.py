@@ -195,6 +195,12 @@ def find_run(word: str) -> RunView:
     return views[0]
 
 
+def environment_of(view: RunView) -> dict[str, str]:
+    """Return what is recorded of the environment that a run's agent was given."""
+    with usable(_reader(view.directory)) as store:
+        return store.environment_of(view.detail.run.id)
+
+
 def find_project(word: str) -> str:
     """Return the directory that a word names: a path, or a tail of one known directory's path.
 

@@ -10,21 +10,10 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from supervisor.agents import continuation
 from supervisor.masking import is_masked
 from supervisor.models import Cause, Ending, Rank, RunDetail, RunStatus
 from supervisor.process.judge import TIES, State, Verdict
-
-_CONTINUE = {
-    "claude": "--continue",
-    "codex": "resume --last",
-    "copilot": "--continue",
-    "gemini": "--resume latest",
-    "kilo": "--continue",
-    "opencode": "--continue",
-    "pi": "--continue",
-    "qwen": "--continue",
-}
-"""By which arguments an agent goes on with its last conversation in a directory."""
 
 _SURE = {
     Rank.OWNER: "certain: recorded by the run's owner, which waited for it",
@@ -123,7 +112,7 @@ def _of_ending(detail: RunDetail, ending: Ending, who: str) -> Account:
         when=_when(ending),
         exit=_exit(ending),
         cause=_cause(ending),
-        evidence=list(_evidence(ending)),
+        evidence=[*_series(detail), *_evidence(ending)],
         sure=_sure(ending),
         next=list(_next_steps(detail, ending)),
     )
@@ -234,6 +223,11 @@ def _evidence(ending: Ending) -> Iterator[str]:
             yield f"the process was known by this: {TIES[value]}"
         elif name == "oom" and isinstance(value, dict) and value.keys() >= {"counter", "before", "after"}:
             yield _shown("", "{counter} rose from {before} to {after} while it died".format(**value))
+        elif name == "restarts_at" and isinstance(value, int | float):
+            called_off = ending.evidence.get("called_off") is True
+            yield f"it was to be started again at {_moment(value)}" + (", which was called off" if called_off else "")
+        elif name == "called_off":
+            continue
         elif name == "left" and isinstance(value, list) and all(map(_is_leftover, value)):
             left = ", ".join(f"{one['pid']} {one['name']} ({one['fate']})" for one in value)
             yield _shown("", f"it left processes behind: {left}")
@@ -243,6 +237,11 @@ def _evidence(ending: Ending) -> Iterator[str]:
     if more > 0:
         yield f"and {more} more pieces: see --json"
     yield _shown("", f"settled by {ending.settled_by}")
+
+
+def _series(detail: RunDetail) -> Iterator[str]:
+    if detail.process is not None and detail.process.resumed_from is not None:
+        yield f"it went on with run {detail.process.resumed_from}, which had ended badly"
 
 
 def _is_leftover(value: object) -> bool:
@@ -292,10 +291,14 @@ def _next_steps(detail: RunDetail, ending: Ending | None) -> Iterator[str]:
 def _start_again(detail: RunDetail) -> Iterator[str]:
     if detail.cli is None or detail.dir is None:
         return
-    name, guard = detail.cli.rpartition("/")[2], "-- " if detail.cli.startswith("-") else ""
-    wrap = f"cd {shlex.quote(detail.dir)} && agent-yes-supervise wrap {guard}{shlex.quote(detail.cli)}"
-    if name in _CONTINUE:
-        yield f"go on with its conversation: {wrap} {_CONTINUE[name]}"
+    guard = "-- " if detail.cli.startswith("-") else ""
+    cwd, added = (detail.process.cwd, detail.process.args_added) if detail.process else (None, ())
+    project = f"--project {shlex.quote(detail.dir)} " if cwd not in (None, "", detail.dir) else ""
+    where = f"cd {shlex.quote(cwd or detail.dir)}"
+    wrap = f"{where} && agent-yes-supervise wrap {project}{guard}{shlex.quote(detail.cli)}"
+    words = continuation(detail.cli, added, detail.run.args)
+    if words is not None:
+        yield f"go on with its conversation: {wrap} {shlex.join(words)}"
     elif is_masked(detail.run.args):
         yield "start it again by hand: its arguments held secrets, which are not stored"
     elif "args" not in detail.run.junk:

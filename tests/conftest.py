@@ -31,6 +31,12 @@ for _signal in signal.valid_signals() - {signal.SIGPIPE, signal.SIGXFSZ}:
         signal.signal(_signal, signal.SIG_DFL)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let the tests that kill at random be told how often, and repeated."""
+    parser.addoption("--instants", default="40", help="at how many instants wrappers are killed")
+    parser.addoption("--seed", default=None, help="what made the instants of a run that is to be repeated")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def apart(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Keep what we start in child namespaces from seeing the stores of other test runs."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import fcntl
 import os
+import platform
 import pty
 import re
 import select
@@ -15,15 +18,28 @@ import subprocess
 import sys
 import termios
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from kit import Processes
+import pytest
+from kit import COMMAND, Processes
 
 from supervisor.process import leftovers, procfs
 
 AGENT = Path(__file__).parent / "agents" / "fake_agent.py"
 STORE = Path(".agent-yes") / "store.sqlite"
+
+_WAITS = {"x86_64": ("128", "7", "271"), "aarch64": ("137", "73")}.get(platform.machine(), ())
+"""The numbers of rt_sigtimedwait(2), poll(2) and ppoll(2), each of which takes a time limit as its third argument."""
+
+_WRITE = {"x86_64": "1", "aarch64": "64"}.get(platform.machine(), "")
+_FOREVER = {0, 0xFFFFFFFF, 0xFFFFFFFFFFFFFFFF}
+"""No time limit: a null pointer, or -1."""
+
+calls_are_known = pytest.mark.skipif(
+    not _WAITS or not os.path.exists("/proc/self/syscall"), reason="no such calls are known"
+)
 
 _RUNS = """
 SELECT runs.*, dir, cmd, prompt, token, cli, cwd, owner_pid, cause, rank, term_signal, core_dumped, settled_by
@@ -36,6 +52,25 @@ ORDER BY runs.id
 def agent(*steps: object) -> list[str]:
     """Return the command line of a fake agent that does these steps."""
     return [sys.executable, "-S", "-E", str(AGENT), *(str(step) for step in steps)]
+
+
+def fake_claude(folder: Path, *tries: Sequence[str], keeps: str = "start") -> Path:
+    """Make a program ``claude`` that does other steps at each start, the last ones ever after; return it.
+
+    It keeps its conversation as the step ``converse`` of the fake agent says, and the arguments of each start, a line
+    of JSON each, in the file ``starts`` beside it.
+    """
+    starts, command = folder / "starts", [sys.executable, "-S", "-E", str(AGENT), "converse", keeps]
+    program = folder / "claude"
+    program.write_text(
+        f"#!{sys.executable} -SE\nimport json, os, sys\nargs = json.dumps(sys.argv[1:])\n"
+        f"with open({str(starts)!r}, 'a+') as file:\n    print(args, file=file)\n    file.seek(0)\n"
+        f"    number = len(file.readlines())\ntries = {list(map(list, tries))!r}\n"
+        f"steps = tries[min(number, len(tries)) - 1]\n"
+        f"os.execv({sys.executable!r}, [*{command!r}, args, *steps])\n"
+    )
+    program.chmod(0o700)
+    return program
 
 
 def recorded_runs(project: Path) -> list[dict[str, Any]]:
@@ -62,7 +97,8 @@ def end_runs(project: Path) -> None:
         left = leftovers.look(leftovers.Run(str(run["token"]), (), None))
         for one in left:
             if one.descriptor is not None:
-                signal.pidfd_send_signal(one.descriptor, signal.SIGKILL)
+                with contextlib.suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(one.descriptor, signal.SIGKILL)
         leftovers.close(left)
 
 
@@ -87,6 +123,17 @@ def is_stopped(pid: int) -> bool:
     return procfs.read_stat(pid).is_stopped
 
 
+def sleeps(pid: int) -> bool:
+    """Tell whether a process waits for signals or descriptors without a time limit (proc(5), /proc/PID/syscall)."""
+    words = Path(f"/proc/{pid}/syscall").read_text().split()
+    return words[0] in _WAITS and int(words[3], 16) in _FOREVER
+
+
+def is_held_up(pid: int) -> bool:
+    """Tell whether a process waits in a write to its stdout (the same file: the call's number, its first argument)."""
+    return Path(f"/proc/{pid}/syscall").read_text().split()[:2] == [_WRITE, "0x1"]
+
+
 def children(pid: int) -> list[int]:
     """Return the children of a process."""
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
@@ -99,6 +146,60 @@ def logs_of(project: Path) -> dict[str, bytes]:
     assert all(path.name.startswith(f"{token}.") for path in files)
     found = {path.name.partition(".")[2]: path.read_bytes() for path in files}
     return {stream: re.sub(rb"\x1b\]7749;\d+;\d+\x07", b"", text) for stream, text in found.items()}
+
+
+WAYS = {"plain": (), "pipes": ("--log",), "terminal": ("--log",)}
+"""How an agent can be run: without a log, or with one, where its output goes through pipes or a terminal of its own."""
+
+
+class Wrapped:
+    """An agent under wrap, in one of `WAYS`.
+
+    Args:
+        processes: what ends it.
+        way: which.
+        command: the agent's.
+        options: those of `subprocess.Popen`; a program on a terminal leads its session anyway.
+    """
+
+    def __init__(self, processes: Processes, way: str, *command: str, **options: Any) -> None:
+        words = (*COMMAND, "wrap", *WAYS[way], *command)
+        self._terminal: Terminal | None = None
+        if way == "terminal":
+            self._terminal = Terminal(processes, *words)
+            self.program = self._terminal.program
+        else:
+            self.program = processes.start(*words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **options)
+
+    def __enter__(self) -> Wrapped:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._terminal is not None:
+            self._terminal.hang_up()
+
+    def line(self) -> str:
+        """Return the next line that the agent writes."""
+        if self._terminal is not None:
+            return self._terminal.expect("\r\n")
+        assert self.program.stdout is not None
+        return self.program.stdout.readline().rstrip("\n")
+
+    def end(self) -> tuple[str, int]:
+        """Return what else the agent writes, and how wrap ends."""
+        if self._terminal is not None:
+            rest = self._terminal.rest().decode()
+        else:
+            assert self.program.stdout is not None
+            rest = self.program.stdout.read()
+        return rest.replace("\r\n", "\n"), self.program.wait(20)
+
+
+def no_privilege() -> None:
+    """Take from root the right to pass over the rights of files; for what is about to be started."""
+    if os.geteuid() == 0:
+        for capability in (1, 2):  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
+            assert ctypes.CDLL(None).prctl(24, capability) == 0  # PR_CAPBSET_DROP
 
 
 class Terminal:

@@ -99,6 +99,8 @@ def run_as_json(view: RunView) -> dict[str, object]:
         "store": view.directory,
         "cli": view.detail.cli,
         "cwd": process.cwd if process else None,
+        "args_added": list(process.args_added) if process and process.args_added else None,
+        "resumed_from": process.resumed_from if process else None,
         "owner_pid": process.owner_pid if process else None,
         "cause": ending.cause if ending else None,
         "term_signal": ending.term_signal if ending else None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 
 import click
@@ -19,6 +20,7 @@ from supervisor.store.store import Store
 from supervisor.views import (
     TIMEOUT,
     RunView,
+    environment_of,
     find_project,
     find_run,
     here,
@@ -91,10 +93,11 @@ def crashed(limit: int, project: str | None, everywhere: bool, as_json: bool) ->
 def show(run: str, as_json: bool) -> None:
     """Show all that is known of RUN: an id here, PROJECT#ID, pid:N, or . for the newest."""
     view = find_run(run)
+    environment = environment_of(view)
     if as_json:
-        output.print_json(output.run_as_json(view))
+        output.print_json({**output.run_as_json(view), "environment": environment or None})
     else:
-        output.print_fields(_fields(view))
+        output.print_fields([*_fields(view), *((f"with {name}", value) for name, value in environment.items())])
 
 
 @runs.command
@@ -182,6 +185,9 @@ def _fields(view: RunView) -> list[tuple[str, str]]:
         ("took", texts.took_text(view)),
     ]
     if process is not None:
+        goes_on = "" if process.resumed_from is None else f"run {process.resumed_from}, which had ended badly"
+        fields.append(("goes on with", goes_on))
+        fields.append(("added", shlex.join(process.args_added)))
         fields.append(("directory", process.cwd or ""))
         fields.append(("owner", f"pid {process.owner_pid}" if process.owner_pid else "the agent itself"))
     if ending is not None:

@@ -40,6 +40,9 @@ def _end(word: str, what: str, timeout: float) -> None:
     take_spooled()
     view = find_run(word)
     ended = end_run(view.directory, view.detail.run.id, order, by=asker(), timeout=timeout)
+    if ended.called_off:
+        click.echo(f"{output.clean(output.run_name(view))} had ended, and is not started again")
+        return
     code = "" if ended.exit_code is None else f" with {ended.exit_code}"
     status = "its row has been changed" if ended.status is RunStatus.RUNNING else ended.status or "its row is gone"
     by_force = " (SIGKILL was needed)" if ended.killed and order is Order.STOP else ""

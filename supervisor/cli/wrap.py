@@ -2,15 +2,37 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from supervisor.cli.completion import complete_directory
-from supervisor.wrap.options import OPTIONS, Request
+from supervisor.wrap.options import OPTIONS, Option, Request
 
 _HELP = """Run an agent, record how it ends, and end as it did.
 
 Everything behind the agent's name reaches it untouched. Without CLI, start the project's own command with its prompt.
 """
+
+
+class _Value(click.ParamType[Any]):
+    """What a word says to an option of the table."""
+
+    def __init__(self, option: Option) -> None:
+        self._option = option
+        self.name = option.metavar or ""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            return self._option.read(value) if isinstance(value, str) else value
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+def _type_of(option: Option) -> click.ParamType[Any] | None:
+    if option.choices:
+        return click.Choice(option.choices)
+    return None if option.metavar is None else _Value(option)
 
 
 def _parameters() -> list[click.Parameter]:
@@ -19,6 +41,7 @@ def _parameters() -> list[click.Parameter]:
             [option.name],
             is_flag=option.metavar is None,
             default=None,
+            type=_type_of(option),
             metavar=option.metavar,
             help=option.help,
             shell_complete=complete_directory if option.metavar == "DIR" else None,
@@ -29,31 +52,16 @@ def _parameters() -> list[click.Parameter]:
     return [*options, words]
 
 
-def request_of(
-    *,
-    command: tuple[str, ...],
-    project: str | None,
-    prompt: str | None,
-    default: bool | None,
-    log: bool | None,
-    reap: bool | None,
-) -> Request:
+def request_of(command: tuple[str, ...], **values: object) -> Request:
     """Return what click has parsed in the words of the fast parser."""
-    return Request(
-        command=list(command),
-        project=project,
-        prompt=prompt,
-        default=bool(default),
-        log=bool(log),
-        reap=bool(reap),
-    )
+    return Request(list(command), values)
 
 
 @click.pass_context
-def _run(context: click.Context, /, **values: object) -> None:
+def _run(context: click.Context, /, **values: Any) -> None:
     from supervisor.wrap.command import run  # noqa: PLC0415  only a run needs it
 
-    context.exit(run(request_of(**values)))  # type: ignore[arg-type]  # click's values, typed by the table
+    context.exit(run(request_of(**values)))
 
 
 wrap = click.Command(

@@ -75,7 +75,7 @@ class _Daemon:
         means = Means(
             fd_limit=_raise_fd_limit(),
             on_settled=self._on_settled,
-            on_change=self._syncer.note,
+            on_change=self._on_changed,
             parking=self._parking,
         )
         self._supervisor = Supervisor(means)
@@ -155,7 +155,7 @@ class _Daemon:
                 self._manager.beat(self._status())
                 self._parking.flush()
         finally:
-            due = self._supervisor.next_due()
+            due = min((due for due in (self._supervisor.next_due(), self._spool.due) if due is not None), default=None)
             left = math.inf if due is None else max(0.01, due - self._supervisor.means.clock())
             wanted = math.inf if self._manager.beat_every is None else self._manager.beat_every
             self._beat_in(min(TICK if self._supervisor.polls else self._tick, left, wanted))
@@ -185,6 +185,10 @@ class _Daemon:
         if counts != self._said:
             self._said = counts
             presence.publish(Presence(os.getpid(), self._since, __version__, *counts, time.time()))
+
+    def _on_changed(self, directory: str) -> None:
+        self._syncer.note(directory)
+        self._spool.hurry(directory)
 
     def _on_settled(self, settled: Settled) -> None:
         self._settled += 1

@@ -92,9 +92,9 @@ class StoreRuns:
         rows = self.watch.rows()
         if rows is None:
             return
-        for run_id, claim in list(self._known().items()):
-            if not same_row(claim, rows.get(run_id)):
-                self.forget(run_id)
+        self._writer.hurry(self._means.clock())
+        for run_id in [run_id for run_id, claim in self._known().items() if not same_row(claim, rows.get(run_id))]:
+            self.forget(run_id)
         if sweep:
             self._aside.clear()
         known = self._known()

@@ -116,8 +116,9 @@ class StoreWatch:
         return self._try("written", lambda: self.store.retract(claim)) or False
 
     def settle(self, endings: Sequence[tuple[Claim, Ending]]) -> list[bool] | None:
-        """Write endings by compare-and-set; None where the store cannot be written now."""
-        return self._try("written", lambda: self.store.settle(endings))
+        """Write endings by compare-and-set; None where the store cannot be written now, or is just being replaced."""
+        written = self._try("written", lambda: self.store.settle(endings))
+        return written if self._inode == self._inode_now() else None
 
     def keep_stamps(self, stamps: Sequence[tuple[int, StampColumns]], *, by: str) -> bool:
         """Keep stamps; tell whether the store could be written."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 
 _INTERPRETERS = frozenset({"python", "node", "bun", "deno", "ruby", "perl", "php"})
@@ -9,10 +10,18 @@ _SHELLS = frozenset({"sh", "bash", "dash", "zsh", "ksh", "fish"})
 _NOT_IN_NAMES = frozenset(" \t\n;()=")
 """What shows that a word is a piece of program, or the value of an option."""
 
+_OUR_NAMES = frozenset({"agent-yes-supervise", "ays", "supervisor"})
+
 
 def program_of(argv: tuple[str, ...]) -> str:
     """Return the name of a command line's program, empty where it has none; some show a title of their own instead."""
     return os.path.basename(argv[0].partition(" ")[0].rstrip(":")) if argv else ""
+
+
+def is_wrap(argv: tuple[str, ...]) -> bool:
+    """Tell whether a command line is that of our own ``wrap``."""
+    words = argv[:6]  # an interpreter and its options may stand before our name
+    return any(os.path.basename(word) in _OUR_NAMES and after == "wrap" for word, after in itertools.pairwise(words))
 
 
 def script_of(argv: tuple[str, ...]) -> str:

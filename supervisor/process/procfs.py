@@ -79,6 +79,21 @@ def read_stat(pid: int) -> Stat:
     return Stat.parse(_read(f"/proc/{pid}/stat"))
 
 
+def processor_ticks(pid: int) -> int:
+    """Return the clock ticks of processor time of a process and of its reaped children (proc(5), fields 14 to 17)."""
+    raw = _read(f"/proc/{pid}/stat")
+    return sum(map(int, raw[raw.rindex(b")") + 2 :].split()[11:15]))
+
+
+def written_bytes(pid: int) -> int | None:
+    """Return how many bytes a process has written anywhere, terminals and pipes too; None where we may not know."""
+    try:
+        raw = _read(f"/proc/{pid}/io")
+        return int(raw.partition(b"wchar:")[2].split(maxsplit=1)[0])
+    except (OSError, ValueError, IndexError):  # another user's, gone, or a kernel without it
+        return None
+
+
 def thread_group(pid: int) -> int | None:
     """Return the process that ``pid`` is a thread of (itself for a process), None where that cannot be read."""
     value = status_field(pid, b"Tgid:")

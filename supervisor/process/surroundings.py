@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
-from supervisor.models import Circumstances
+from supervisor.nouns import Circumstances
+from supervisor.value import Value
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
 
 LATELY = 10.0
 """Seconds for which a risen counter of OOM kills still explains a SIGKILL: a big process takes long to die."""
@@ -20,8 +23,7 @@ _CGROUPS = "/sys/fs/cgroup"
 _PTS_MAJORS = range(136, 144)
 
 
-@dataclass(frozen=True, slots=True)
-class Clocks:
+class Clocks(Value):
     """Differences between clocks, in seconds: they change only by a step, or by a suspend.
 
     ``offset`` is CLOCK_REALTIME - CLOCK_BOOTTIME; ``suspended`` is CLOCK_BOOTTIME - CLOCK_MONOTONIC.
@@ -31,8 +33,7 @@ class Clocks:
     suspended: float
 
 
-@dataclass(frozen=True, slots=True)
-class Surroundings:
+class Surroundings(Value):
     """What surrounds a process: its memory cgroup's folder, its login session's, and its controlling terminal.
 
     ``terminal`` is a device number as proc(5) gives it (tty_nr), 0 for none that could be closed before our eyes.
@@ -148,8 +149,7 @@ class Moment:
         return self._oom[memory]
 
 
-@dataclass(frozen=True, slots=True)
-class _Rise:
+class _Rise(Value):
     """That a counter was seen to have risen: when, and from what to what."""
 
     at: float

@@ -24,12 +24,12 @@ def family_of(agent: int) -> list[tuple[int, int]]:
     What outlives agents by design is spared, with all below it, and so is the agent of another run: its own wrapper
     passes on what that gets.
     """
-    stats = _stats()
+    seen = stats()
     tokens = {agent: token_of(agent)}
     spared: set[int] = set()
     family = []
-    for pid in below(agent, stats):
-        stat = stats[pid]
+    for pid in below(agent, seen):
+        stat = seen[pid]
         tokens[pid] = token_of(pid)
         if stat.ppid in spared or _is_another_run(tokens[pid], tokens[stat.ppid]) or lasting.outlives_agents(pid):
             spared.add(pid)
@@ -44,10 +44,10 @@ def signal_family(family: Iterable[tuple[int, int]], number: int) -> None:
         _send(pid, start_ticks, number)
 
 
-def below(root: int, stats: Mapping[int, Stat]) -> Iterable[int]:
+def below(root: int, seen: Mapping[int, Stat]) -> Iterable[int]:
     """Return the descendants of a process, each behind its parent."""
     children: dict[int, list[int]] = {}
-    for pid, stat in stats.items():
+    for pid, stat in seen.items():
         children.setdefault(stat.ppid, []).append(pid)
     found = [root]
     for pid in found:
@@ -56,14 +56,15 @@ def below(root: int, stats: Mapping[int, Stat]) -> Iterable[int]:
     return found[1:]
 
 
-def _stats() -> dict[int, Stat]:
-    stats = {}
+def stats() -> dict[int, Stat]:
+    """Return what the kernel says of each process that is to be seen."""
+    found = {}
     for pid in procfs.processes():
         try:
-            stats[pid] = procfs.read_stat(pid)
+            found[pid] = procfs.read_stat(pid)
         except (OSError, ValueError):
             continue
-    return stats
+    return found
 
 
 def _is_another_run(token: str | None, parents: str | None) -> bool:

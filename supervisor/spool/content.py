@@ -1,4 +1,7 @@
-"""What a file of the spool holds: a run, and its ending if it has ended, as JSON. Whatever it holds is checked."""
+"""What a file of the spool holds, as JSON: a run, and its ending if it has ended; or an ending of a row that is there.
+
+Whatever it holds is checked.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from supervisor.models import Ending
+    from supervisor.models import Claim, Ending
 
 FORMAT = 1
 """Raised when what is kept changes its meaning; a file of another format waits for the version that knows it."""
@@ -28,10 +31,18 @@ class AnotherFormat(Exception):
 def encode(run: NewRun, ending: Ending | None) -> bytes:
     """Return a file's content; any text survives, UTF-8 or not."""
     kept = {name: getattr(run, name) for name in NewRun.__slots__}
-    ended = None if ending is None else {name: getattr(ending, name) for name in ending.__slots__}
-    if ended is not None:
-        ended["evidence"] = dict(ended["evidence"])
+    ended = None if ending is None else _plain(ending)
     return json.dumps({"format": FORMAT, "run": kept, "ending": ended}).encode()
+
+
+def encode_settled(directory: str, claim: Claim, ending: Ending) -> bytes:
+    """Return the content of a file with the ending of a row.
+
+    Raises:
+        TypeError: the row holds what JSON does not.
+    """
+    row = {name: getattr(claim, name) for name in _ROW}
+    return json.dumps({"format": FORMAT, "directory": directory, "row": row, "ending": _plain(ending)}).encode()
 
 
 def decode(content: bytes) -> tuple[NewRun, Ending | None]:
@@ -41,6 +52,34 @@ def decode(content: bytes) -> tuple[NewRun, Ending | None]:
         ValueError: it makes no sense.
         AnotherFormat: another version has written it.
     """
+    kept = _loaded(content)
+    run = NewRun(**{**_checked("run", kept.get("run"), _RUN), "owner": tuple(kept["run"]["owner"])})
+    if kept.get("ending") is None:
+        return run, None
+    ending = _ending(kept["ending"])
+    if ending.rank != _owner():
+        raise ValueError("ending: no owner says so")
+    return run, ending
+
+
+def decode_settled(content: bytes) -> tuple[str, Claim, Ending]:
+    """Return the project's directory, the row and its ending that a file holds.
+
+    Raises:
+        ValueError, AnotherFormat: as `decode`.
+    """
+    from supervisor.models import Claim  # noqa: PLC0415  brings dataclasses
+
+    kept = _loaded(content)
+    if not _is_path(kept.get("directory")):
+        raise ValueError("no such directory")
+    row, ending = _checked("row", kept.get("row"), _ROW), _ending(kept.get("ending"))
+    if ending.rank == _owner():
+        raise ValueError("ending: its owner says so, who keeps the run")
+    return kept["directory"], Claim(**row, dir=None, cli=None, process=None), ending
+
+
+def _loaded(content: bytes) -> dict[str, Any]:
     try:
         kept = json.loads(content)
     except RecursionError:
@@ -49,18 +88,27 @@ def decode(content: bytes) -> tuple[NewRun, Ending | None]:
         raise ValueError("it says no format")
     if kept["format"] != FORMAT:
         raise AnotherFormat(f"format {kept['format']}")
-    run = NewRun(**{**_checked("run", kept.get("run"), _RUN), "owner": tuple(kept["run"]["owner"])})
-    ended = kept.get("ending")
-    return run, None if ended is None else _ending(_checked("ending", ended, _ENDING))
+    return kept
 
 
-def _ending(kept: dict[str, Any]) -> Ending:
-    from supervisor.models import Cause, Ending, Rank, RunStatus  # noqa: PLC0415  brings dataclasses
+def _plain(ending: Ending) -> dict[str, Any]:
+    return {**vars(ending), "evidence": dict(ending.evidence)}
 
-    status, cause, rank = RunStatus(kept["status"]), Cause(kept["cause"]), kept["rank"]
-    if status is RunStatus.RUNNING or rank != Rank.OWNER:
-        raise ValueError("ending: no owner says so")
-    return Ending(**{**kept, "status": status, "cause": cause, "rank": Rank.OWNER})
+
+def _owner() -> int:
+    from supervisor.nouns import Rank  # noqa: PLC0415  few files hold an ending
+
+    return Rank.OWNER
+
+
+def _ending(ended: object) -> Ending:
+    from supervisor.nouns import Cause, Ending, Rank, RunStatus  # noqa: PLC0415  the same
+
+    kept = _checked("ending", ended, _ENDING)
+    status, cause, rank = RunStatus(kept["status"]), Cause(kept["cause"]), Rank(kept["rank"])
+    if status is RunStatus.RUNNING:
+        raise ValueError("ending: it is none")
+    return Ending(**{**kept, "status": status, "cause": cause, "rank": rank})
 
 
 def _checked(what: str, kept: object, kinds: dict[str, Callable[[object], bool]]) -> dict[str, Any]:
@@ -105,6 +153,10 @@ def _are_texts(value: object) -> bool:
     return isinstance(value, list) and all(isinstance(item, str) for item in value)
 
 
+def _are_named_texts(value: object) -> bool:
+    return isinstance(value, dict) and all(isinstance(text, str) for text in value.values())
+
+
 def _is_identity(value: object) -> bool:
     return isinstance(value, list) and len(value) == 2 and _is_whole(value[0]) and _or_none(_is_whole)(value[1])
 
@@ -134,6 +186,14 @@ _RUN: dict[str, Callable[[object], bool]] = {
     "set_default": _is_flag,
     "stamp": _is_stamp,
     "owner": _is_identity,
+    "environment": _are_named_texts,
+    "args_added": _are_texts,
+    "resumed_from": _or_none(_is_token),
+}
+_ROW: dict[str, Callable[[object], bool]] = {
+    "run_id": _is_whole,
+    "pid": lambda value: value is None or _is_whole(value) or _is_moment(value) or _is_text(value),
+    "started_at": lambda value: value is None or _is_whole(value) or _is_moment(value) or _is_text(value),
 }
 _ENDING: dict[str, Callable[[object], bool]] = {
     "status": _is_text,

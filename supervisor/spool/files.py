@@ -1,4 +1,4 @@
-"""The spool's folder: one file for a run's beginning, one for its end, named by the run's token.
+"""The spool's folder: a file each for a run's beginning, its end, and what became known after that, named by its token.
 
 A file is written once, durably and whole (a draft, fsync, rename), and never changed: who has brought it into its store
 may remove it, whatever others write meanwhile. Nothing is read that is not this user's own plain file.
@@ -12,11 +12,11 @@ import stat
 import time
 
 from supervisor import paths
-from supervisor.spool.content import encode
+from supervisor.spool.content import encode, encode_settled
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from supervisor.models import Ending
+    from supervisor.models import Claim, Ending
     from supervisor.store.recording import NewRun
 
 ASIDE = "aside"
@@ -25,6 +25,12 @@ ASIDE = "aside"
 BEGUN, ENDED = "-begun.json", "-ended.json"
 """How names end: both kinds hold the whole run, the second its ending too."""
 
+ADDED = "-added-"
+"""What stands behind the token in the names of further files: the run and its ending with more evidence than before."""
+
+SETTLED = "settled-"
+"""How the names of files begin that hold only the ending of a row, which somebody else than its owner knows."""
+
 LARGEST = 64 << 20
 """Bytes of a file that are read at most: more than any command line can be."""
 
@@ -32,22 +38,63 @@ DRAFTS_LIVE_FOR = 3600.0
 """Seconds after which a draft is what a killed wrapper has left."""
 
 
+RESERVED = 32 << 10
+"""Bytes that `reserve` sets aside: more than most runs with their endings take."""
+
+
 class Unusable(Exception):
     """A file of the spool that must not, or cannot, be read."""
 
 
-def keep(run: NewRun, ending: Ending | None = None) -> str:
+def keep(run: NewRun, ending: Ending | None = None, *, added: bool = False) -> str:
     """Keep a run, with its ending if it has one; return the folder. On return it outlives a power cut.
+
+    Args:
+        run: the run.
+        ending: its ending.
+        added: whether the ending has been recorded or kept already, with less evidence.
 
     Raises:
         OSError: it cannot be kept.
     """
-    spool = _Folder()
-    try:
-        spool.write(run.token + (BEGUN if ending is None else ENDED), encode(run, ending))
-    finally:
-        spool.close()
-    return spool.path
+    kind = BEGUN if ending is None else ENDED
+    return _write(run.token + (f"{ADDED}{time.time_ns()}.json" if added else kind), encode(run, ending))
+
+
+def reserve() -> None:
+    """Set space aside for what this process may have to keep when the disk is full. Nothing is left of it at the end.
+
+    Raises:
+        OSError: there is none, or the file system knows no nameless files.
+    """
+    global _reserve  # noqa: PLW0603  one for this process
+    if _reserve is None and hasattr(os, "O_TMPFILE"):
+        _reserve = os.open(paths.spool_dir(), os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+        try:
+            os.posix_fallocate(_reserve, 0, RESERVED)
+        except OSError:
+            _release()
+            raise
+
+
+_reserve: int | None = None
+
+
+def keep_settled(directory: str, claim: Claim, ending: Ending) -> str:
+    """Keep the ending of a row of a project's store, in place of one kept before; return the file's name.
+
+    Raises:
+        OSError: it cannot be kept.
+        TypeError: the row holds what cannot be kept.
+    """
+    name = settled_name(directory, claim)
+    _write(name, encode_settled(directory, claim, ending))
+    return name
+
+
+def settled_name(directory: str, claim: Claim) -> str:
+    """Return the name of the file that keeps the ending of a row."""
+    return f"{SETTLED}{paths.digest(f'{directory}#{claim.run_id} {claim.pid!r} {claim.started_at!r}')}.json"
 
 
 def remove(name: str) -> None:
@@ -104,6 +151,30 @@ def put_aside(name: str) -> str:
     os.makedirs(os.path.dirname(place), 0o700, exist_ok=True)
     os.rename(os.path.join(folder(), name), place)
     return place
+
+
+def _write(name: str, content: bytes) -> str:
+    """Write a file and return its folder; on a full disk, into the space that has been reserved."""
+    spool = _Folder()
+    try:
+        try:
+            spool.write(name, content)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT) or not _release():
+                raise
+            spool.write(name, content)
+    finally:
+        spool.close()
+    return spool.path
+
+
+def _release() -> bool:
+    """Give back what has been reserved; tell whether there was anything."""
+    global _reserve
+    descriptor, _reserve = _reserve, None
+    if descriptor is not None:
+        os.close(descriptor)
+    return descriptor is not None
 
 
 def _is_fresh_draft(name: str) -> bool:

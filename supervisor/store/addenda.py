@@ -1,15 +1,17 @@
-"""What becomes known of an ending after it has been recorded."""
+"""What becomes known of a run while it runs, and of an ending after it has been recorded."""
 
 from __future__ import annotations
 
 import json
 
-from supervisor.store.recording import Transaction
+from supervisor.store.recording import Transaction, as_ms
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Mapping
+
+    from supervisor.nouns import Request
 
 
 def add_evidence(connection: sqlite3.Connection, token: str, evidence: Mapping[str, object]) -> bool:
@@ -26,3 +28,12 @@ def add_evidence(connection: sqlite3.Connection, token: str, evidence: Mapping[s
         text = json.dumps({**json.loads(known), **evidence})
         connection.execute("UPDATE run_ending SET evidence = ? WHERE run_id = ?", (text, run_id))
         return True
+
+
+def keep_request(connection: sqlite3.Connection, token: str, request: Request) -> None:
+    """Record that somebody asks the run with that token to end, before that is done: the ending then says who."""
+    with Transaction(connection):
+        connection.execute(
+            "UPDATE run_process SET asked_by = ?, asked_for = ?, asked_at = ? WHERE token = ?",
+            (request.by, request.order, as_ms(request.at), token),
+        )

@@ -6,6 +6,7 @@ other means than SQLite: closing any descriptor of it would drop the process's l
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 import stat
@@ -22,6 +23,8 @@ FOLDER = ".agent-yes"
 FILE = "store.sqlite"
 BUSY_TIMEOUT = 30.0
 """Seconds that a statement waits for another process's lock."""
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def store_file(directory: str) -> str:
@@ -260,6 +263,5 @@ def _missing(directory: str) -> StoreMissing:
 def _unusable(directory: str, error: OSError) -> StoreError:
     if isinstance(error, FileNotFoundError):
         return StoreMissing(f"there is no directory {directory}", "check the path")
-    return StoreError(
-        f"{store_file(directory)} cannot be used ({error.strerror or error})", "check the rights of the folder"
-    )
+    remedy = "free some space on its disk" if error.errno in _FULL else "check the rights of the folder"
+    return StoreError(f"{store_file(directory)} cannot be used ({error.strerror or error})", remedy)

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from supervisor.store.recording import Transaction
-from supervisor.store.rows import MILLISECONDS_ABOVE, by_newest
+from supervisor.store.rows import by_newest
 from supervisor.store.schema import SUPERVISION_TABLES
+from supervisor.store.values import MILLISECONDS_ABOVE
 
 if TYPE_CHECKING:
     import sqlite3

@@ -15,10 +15,10 @@ from supervisor.store.connection import is_lock as is_lock  # noqa: PLC0414  re-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Mapping, Sequence
     from types import TracebackType
 
-    from supervisor.models import Claim, Ending
+    from supervisor.nouns import Ending
     from supervisor.process.stamp import StampColumns
 
 
@@ -82,9 +82,24 @@ class NewRun:
     """A run that is about to begin, as the wrapper knows it before the store is touched.
 
     ``set_default`` makes ``cli`` (and ``prompt``, unless it is None) the project's own; a new project gets them anyway.
+    ``environment`` is what may be recorded of the agent's. ``args_added`` are those that ``args`` lacks because we gave
+    them to the agent, and ``resumed_from`` is the token of the run that began the series which this one goes on with.
     """
 
-    __slots__ = ("args", "cli", "cwd", "directory", "owner", "prompt", "set_default", "stamp", "token")
+    __slots__ = (
+        "args",
+        "args_added",
+        "cli",
+        "cwd",
+        "directory",
+        "environment",
+        "owner",
+        "prompt",
+        "resumed_from",
+        "set_default",
+        "stamp",
+        "token",
+    )
 
     def __init__(
         self,
@@ -98,6 +113,9 @@ class NewRun:
         set_default: bool,
         stamp: StampColumns,
         owner: tuple[int, int | None],
+        environment: Mapping[str, str] | None = None,
+        args_added: Sequence[str] = (),
+        resumed_from: str | None = None,
     ) -> None:
         self.token = token
         self.directory = directory
@@ -108,6 +126,9 @@ class NewRun:
         self.set_default = set_default
         self.stamp = stamp
         self.owner = owner
+        self.environment = dict(environment or {})
+        self.args_added = list(args_added)
+        self.resumed_from = resumed_from
 
 
 def begin_run(connection: sqlite3.Connection, run: NewRun) -> int:
@@ -116,15 +137,17 @@ def begin_run(connection: sqlite3.Connection, run: NewRun) -> int:
         return _run_of(connection, run)
 
 
-def finish_run(connection: sqlite3.Connection, run: NewRun, ending: Ending) -> int:
-    """Record how an owner's run ended and return its id; a token that the store does not know brings the whole run.
+def finish_run(connection: sqlite3.Connection, run: NewRun, ending: Ending) -> tuple[int, Ending]:
+    """Record how an owner's run ended; a token that the store does not know brings the whole run.
 
     The owner's word outranks every other: whatever status stands there is replaced.
+
+    Returns:
+        The run's id, and its ending as it counts: somebody may have asked for it.
     """
     with Transaction(connection):
         run_id = _run_of(connection, run)
-        _end_by_owner(connection, run_id, ending)
-        return run_id
+        return run_id, _end_by_owner(connection, run_id, ending)
 
 
 def adopt_run(connection: sqlite3.Connection, run: NewRun, ending: Ending | None) -> int:
@@ -134,33 +157,10 @@ def adopt_run(connection: sqlite3.Connection, run: NewRun, ending: Ending | None
     """
     with Transaction(connection):
         started_at = run.stamp["started_at"]
-        run_id = _run_of(connection, run, late=None if started_at is None else _ms(started_at))
+        run_id = _run_of(connection, run, late=None if started_at is None else as_ms(started_at))
         if ending is not None and not _has_owners_word(connection, run_id):
             _end_by_owner(connection, run_id, ending)
         return run_id
-
-
-def settle(connection: sqlite3.Connection, endings: Iterable[tuple[Claim, Ending]]) -> list[bool]:
-    """Write endings by compare-and-set, all in one transaction; tell for each whether it was written.
-
-    A row is written if its id, pid and start are still those of the claim and it is either still running or exactly as
-    a lower-ranked ending left it.
-    """
-    with Transaction(connection):
-        return [_settle_one(connection, claim, ending) for claim, ending in endings]
-
-
-def retract(connection: sqlite3.Connection, claim: Claim) -> bool:
-    """Set a run back to running that is exactly as an inferred ending left it; tell whether it was."""
-    with Transaction(connection):
-        written = connection.execute(
-            "UPDATE runs SET status = 'running', exit_code = NULL, ended_at = NULL"
-            f" WHERE {_IS_THE_CLAIMS} AND {_IS_AS_SETTLED_BELOW}",
-            (*_claimed(claim), _KERNEL),
-        ).rowcount
-        if written == 1:
-            connection.execute("DELETE FROM run_ending WHERE run_id = ?", (claim.run_id,))
-        return written == 1
 
 
 def insert_run(
@@ -188,21 +188,23 @@ def insert_process(
     *,
     by: str,
     owner: tuple[int, int | None] | None = None,
-    token: str | None = None,
-    cli: str | None = None,
-    cwd: str | None = None,
+    run: NewRun | None = None,
 ) -> None:
     """Keep who a run's process is, inside the caller's transaction; what is already kept stays."""
     owner_pid, owner_ticks = owner or (None, None)
     connection.execute(
-        "INSERT OR IGNORE INTO run_process (run_id, token, cli, cwd, host, boot_id, pid_ns, pid_ns_ticks, time_ns, pid,"
-        " start_ticks, pidfd_inode, started_at, stamped_by, owner_pid, owner_start_ticks)"
-        " VALUES (?, ?, CAST(? AS TEXT), CAST(? AS TEXT), ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT OR IGNORE INTO run_process (run_id, token, cli, cwd, environment, args_added, resumed_from, host,"
+        " boot_id, pid_ns, pid_ns_ticks, time_ns, pid, start_ticks, pidfd_inode, started_at, stamped_by, owner_pid,"
+        " owner_start_ticks) VALUES (?, ?, CAST(? AS TEXT), CAST(? AS TEXT), ?, ?,"
+        " (SELECT run_id FROM run_process WHERE token = ?), ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             run_id,
-            token,
-            None if cli is None else as_stored_text(cli),
-            None if cwd is None else as_stored_text(cwd),
+            None if run is None else run.token,
+            None if run is None else as_stored_text(run.cli),
+            None if run is None else as_stored_text(run.cwd),
+            json.dumps(run.environment) if run is not None and run.environment else None,
+            as_json_array(run.args_added) if run is not None and run.args_added else None,
+            None if run is None else run.resumed_from,
             stamp["host"],
             stamp["boot_id"],
             stamp["pid_ns"],
@@ -211,7 +213,7 @@ def insert_process(
             stamp["pid"],
             stamp["start_ticks"],
             stamp["pidfd_inode"],
-            None if stamp["started_at"] is None else _ms(stamp["started_at"]),
+            None if stamp["started_at"] is None else as_ms(stamp["started_at"]),
             by,
             owner_pid,
             owner_ticks,
@@ -221,22 +223,28 @@ def insert_process(
 
 def _run_of(connection: sqlite3.Connection, run: NewRun, *, late: int | None = None) -> int:
     """Return the id of the run with that token, which is inserted where the store does not know it."""
-    known = connection.execute("SELECT run_id FROM run_process WHERE token = ?", (run.token,)).fetchone()
-    run_id: int = known[0] if known else _insert_run(connection, run, late)
+    known = connection.execute(
+        "SELECT run_id, runs.id FROM run_process LEFT JOIN runs ON runs.id = run_id WHERE token = ?", (run.token,)
+    ).fetchone()
+    if known and known[1] is None:  # the original under Bun has deleted the run, and does not cascade
+        for table in ("run_ending", "run_process"):
+            connection.execute(f"DELETE FROM {table} WHERE run_id = ?", known[:1])
+    run_id: int = known[0] if known and known[1] is not None else _insert_run(connection, run, late)
     return run_id
 
 
-def _end_by_owner(connection: sqlite3.Connection, run_id: int, ending: Ending) -> None:
-    ending = _heeding_request(connection, run_id, ending)
+def _end_by_owner(connection: sqlite3.Connection, run_id: int, ending: Ending) -> Ending:
+    ending = heeding_request(connection, run_id, ending)
     connection.execute(
         "UPDATE runs SET status = ?, exit_code = ?, ended_at = ? WHERE id = ?",
-        (ending.status, ending.exit_code, _ms(ending.ended_at), run_id),
+        (ending.status, ending.exit_code, as_ms(ending.ended_at), run_id),
     )
-    _replace_ending(connection, run_id, ending)
+    replace_ending(connection, run_id, ending)
+    return ending
 
 
 def _has_owners_word(connection: sqlite3.Connection, run_id: int) -> bool:
-    found = connection.execute("SELECT 1 FROM run_ending WHERE run_id = ? AND rank > ?", (run_id, _KERNEL)).fetchone()
+    found = connection.execute("SELECT 1 FROM run_ending WHERE run_id = ? AND rank > ?", (run_id, KERNEL)).fetchone()
     return found is not None
 
 
@@ -244,7 +252,7 @@ def _insert_run(connection: sqlite3.Connection, run: NewRun, late: int | None) -
     run_id = insert_run(connection, run.stamp["pid"], _project_of(connection, run, late), run.args, late=late)
     if run.stamp["started_at"] is not None:  # a locked store may have kept us from writing this any earlier
         connection.execute("UPDATE runs SET started_at = ? WHERE id = ?", (int(run.stamp["started_at"]), run_id))
-    insert_process(connection, run_id, run.stamp, by="wrap", owner=run.owner, token=run.token, cli=run.cli, cwd=run.cwd)
+    insert_process(connection, run_id, run.stamp, by="wrap", owner=run.owner, run=run)
     return run_id
 
 
@@ -271,48 +279,25 @@ def _project_of(connection: sqlite3.Connection, run: NewRun, late: int | None) -
     return project_id
 
 
-_IS_THE_CLAIMS = (
-    "id = ? AND (pid IS ? OR CAST(pid AS BLOB) IS ?) AND (started_at IS ? OR CAST(started_at AS BLOB) IS ?)"
-)
-_IS_AS_SETTLED_BELOW = (
-    "EXISTS (SELECT 1 FROM run_ending AS old WHERE old.run_id = runs.id AND old.status IS runs.status"
-    " AND old.exit_code IS runs.exit_code AND old.ended_at IS runs.ended_at AND old.rank < ?)"
-)
-_KERNEL = 2
+KERNEL = 2
+"""The rank of the kernel's word, as `supervisor.nouns.Rank` has it."""
 
 
-def _claimed(claim: Claim) -> tuple[object, ...]:
-    """Return what to bind in `_IS_THE_CLAIMS`."""
-    pid, started_at = _as_stored(claim.pid), _as_stored(claim.started_at)
-    return claim.run_id, pid, pid, started_at, started_at
-
-
-def _heeding_request(connection: sqlite3.Connection, run_id: int, ending: Ending) -> Ending:
+def heeding_request(connection: sqlite3.Connection, run_id: int, ending: Ending) -> Ending:
     """Return an ending as it counts if somebody has asked for it; whoever writes it need not know of that."""
     asked = connection.execute(
         "SELECT asked_by, asked_for, asked_at FROM run_process WHERE run_id = ? AND asked_at IS NOT NULL", (run_id,)
     ).fetchone()
     if asked is None:
         return ending
-    from supervisor.ending import after_request  # noqa: PLC0415  brings dataclasses, as the ending did
-    from supervisor.store.rows import request_from  # noqa: PLC0415  the same
+    from supervisor.ending import after_request  # noqa: PLC0415  loaded with the ending
+    from supervisor.store.values import request_from  # noqa: PLC0415  by then, the agent has been started
 
     return after_request(ending, request_from(*asked))
 
 
-def _settle_one(connection: sqlite3.Connection, claim: Claim, ending: Ending) -> bool:
-    ending = _heeding_request(connection, claim.run_id, ending)
-    written = connection.execute(
-        "UPDATE runs SET status = ?, exit_code = ?, ended_at = ?"
-        f" WHERE {_IS_THE_CLAIMS} AND (status = 'running' OR {_IS_AS_SETTLED_BELOW})",
-        (ending.status, ending.exit_code, _ms(ending.ended_at), *_claimed(claim), int(ending.rank)),
-    ).rowcount
-    if written == 1:
-        _replace_ending(connection, claim.run_id, ending)
-    return written == 1
-
-
-def _replace_ending(connection: sqlite3.Connection, run_id: int, ending: Ending) -> None:
+def replace_ending(connection: sqlite3.Connection, run_id: int, ending: Ending) -> None:
+    """Keep how a run ended, instead of what is kept of that, inside the caller's transaction."""
     connection.execute(
         "INSERT OR REPLACE INTO run_ending (run_id, status, exit_code, ended_at, term_signal, core_dumped, cause, rank,"
         " evidence, settled_by, detected_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -320,21 +305,18 @@ def _replace_ending(connection: sqlite3.Connection, run_id: int, ending: Ending)
             run_id,
             ending.status,
             ending.exit_code,
-            _ms(ending.ended_at),
+            as_ms(ending.ended_at),
             ending.term_signal,
             ending.core_dumped,
             ending.cause,
             int(ending.rank),
             json.dumps(dict(ending.evidence)),
             ending.settled_by,
-            _ms(ending.detected_at),
+            as_ms(ending.detected_at),
         ),
     )
 
 
-def _as_stored(value: object) -> object:
-    return as_stored_text(value) if isinstance(value, str) else value
-
-
-def _ms(seconds: float) -> int:
+def as_ms(seconds: float) -> int:
+    """Return seconds as the whole milliseconds that are stored."""
     return round(seconds * 1000)

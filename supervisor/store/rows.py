@@ -5,25 +5,21 @@ from __future__ import annotations
 import json
 from typing import Any, TypeVar
 
-from supervisor.models import Cause, Claim, Ending, Project, Rank, Request, Run, RunProcess, RunStatus, Stamp
+from supervisor.models import Cause, Claim, Ending, Project, Rank, Run, RunProcess, RunStatus, Stamp
+from supervisor.store.values import MILLISECONDS_ABOVE, request_from, seconds
 
 PROJECT_COLUMNS = "projects.id, dir, cmd, prompt, created_at, updated_at, last_run_at"
 RUN_COLUMNS = "runs.id, runs.pid, project_id, runs.status, runs.exit_code, runs.started_at, runs.ended_at, args"
 PROCESS_COLUMNS = (
     "token, cli, cwd, host, boot_id, pid_ns, pid_ns_ticks, time_ns, run_process.pid, start_ticks, pidfd_inode,"
-    " run_process.started_at, stamped_by, owner_pid, owner_start_ticks, asked_by, asked_for, asked_at"
+    " run_process.started_at, stamped_by, owner_pid, owner_start_ticks, asked_by, asked_for, asked_at, args_added,"
+    " resumed_from"
 )
 ENDING_COLUMNS = (
     "run_ending.status, run_ending.exit_code, cause, rank, run_ending.ended_at, detected_at, settled_by, term_signal,"
     " core_dumped, evidence"
 )
-N_RUN, N_PROCESS = 8, 18
-
-MILLISECONDS_ABOVE = 100_000_000_000
-"""A stored time above this is in milliseconds, else in seconds: the original uses both (1973 in ms, 5138 in s)."""
-
-_YEAR_2, _YEAR_9999 = -62_104_060_800, 253_370_764_800_000
-"""In seconds and in milliseconds: what lies beyond is no time that `datetime` could show."""
+N_RUN, N_PROCESS = 8, 20
 
 T = TypeVar("T")
 
@@ -36,13 +32,6 @@ def by_newest(column: str) -> str:
         f"CASE WHEN {column} > {MILLISECONDS_ABOVE} THEN {column} ELSE {column} * 1000 END DESC NULLS LAST,"
         f" {column.partition('.')[0]}.id DESC"
     )
-
-
-def seconds(value: object) -> float | None:
-    """Return a stored time in Unix seconds, None for what is no time."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not _YEAR_2 < value < _YEAR_9999:
-        return None
-    return value / 1000 if value > MILLISECONDS_ABOVE else value
 
 
 def project_from(row: tuple[Any, ...]) -> Project:
@@ -90,7 +79,7 @@ def run_from(row: tuple[Any, ...]) -> Run:
 def process_from(row: tuple[Any, ...]) -> RunProcess | None:
     """Make a `RunProcess` of the columns in `PROCESS_COLUMNS`; None where a left join found none, or no usable pid."""
     token, cli, cwd, host, boot_id, pid_ns, pid_ns_ticks, time_ns, pid, ticks, inode, started, *rest = row
-    by, owner, owner_ticks, asked_by, asked_for, asked_at = rest
+    by, owner, owner_ticks, asked_by, asked_for, asked_at, added, resumed_from = rest
     if type(pid) is not int:
         return None
     stamp = Stamp(
@@ -113,13 +102,9 @@ def process_from(row: tuple[Any, ...]) -> RunProcess | None:
         _kind(owner, int),
         _kind(owner_ticks, int),
         request_from(asked_by, asked_for, asked_at),
+        () if added is None else tuple(_args(added, {})),
+        _kind(resumed_from, int),
     )
-
-
-def request_from(by: object, order: object, at: object) -> Request | None:
-    """Make a `Request` of the columns asked_by, asked_for and asked_at; None where nobody asked."""
-    moment = seconds(at)
-    return None if moment is None else Request(str(by), str(order), moment)
 
 
 def ending_from(row: tuple[Any, ...]) -> Ending | None:

@@ -70,6 +70,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         )""",
         "CREATE INDEX ays_run_ending_inferred ON run_ending (run_id) WHERE rank = 1",
     ),
+    ("ALTER TABLE run_process ADD COLUMN environment TEXT",),
 )
 """Numbered from 1. A step is never edited once it has been released; times are Unix milliseconds."""
 

@@ -22,9 +22,9 @@ from supervisor.store.rows import (
     by_newest,
     project_from,
     run_from,
-    seconds,
 )
 from supervisor.store.schema import NEWEST, Schema
+from supervisor.store.values import seconds
 
 if TYPE_CHECKING:
     from supervisor.process.stamp import StampColumns

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import sqlite3
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from supervisor.models import Claim, Ending, ProjectSummary, RunDetail, RunStatus
-from supervisor.store import recording
+from supervisor.store import recording, settling
 from supervisor.store.rows import (
     ENDING_COLUMNS,
-    MILLISECONDS_ABOVE,
     N_PROCESS,
     N_RUN,
     PROCESS_COLUMNS,
@@ -23,6 +24,7 @@ from supervisor.store.rows import (
     run_from,
 )
 from supervisor.store.store import Store
+from supervisor.store.values import MILLISECONDS_ABOVE
 
 if TYPE_CHECKING:
     from supervisor.process.stamp import StampColumns
@@ -73,7 +75,7 @@ class SupervisedStore(Store):
 
     def settle(self, endings: Sequence[tuple[Claim, Ending]]) -> list[bool]:
         """Write endings by compare-and-set, in one transaction; tell for each whether it was written."""
-        return recording.settle(self.connection, endings)
+        return settling.settle(self.connection, endings)
 
     def keep_request(self, run_id: int, order: str, *, by: str) -> None:
         """Record that somebody asks a run to end, before that is done: the ending then says who."""
@@ -95,7 +97,7 @@ class SupervisedStore(Store):
 
     def retract(self, claim: Claim) -> bool:
         """Set a run that was settled by inference alone back to running; tell whether it was still so settled."""
-        return recording.retract(self.connection, claim)
+        return settling.retract(self.connection, claim)
 
     def details(
         self,
@@ -138,6 +140,16 @@ class SupervisedStore(Store):
             *parameters,
         )
         return [_detail_from(row) for row in rows]
+
+    def environment_of(self, run_id: int) -> dict[str, str]:
+        """Return what is recorded of the environment that a run's agent was given."""
+        try:
+            rows = self._rows("SELECT environment FROM run_process WHERE run_id = ?", run_id)
+            found = json.loads(rows[0][0]) if rows and isinstance(rows[0][0], str) else {}
+        except (sqlite3.OperationalError, ValueError, RecursionError):  # no such column yet, or junk
+            return {}
+        pairs = found.items() if isinstance(found, dict) else ()
+        return {name: value for name, value in pairs if isinstance(value, str)}
 
     def latest_runs(self, *, limit: int, only_running: bool = False) -> list[tuple[int, str | None, str | None]]:
         """Return id, status and command of the runs recorded last: fast on a large store, for completion.

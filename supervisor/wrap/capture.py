@@ -7,6 +7,7 @@ stream goes through a pipe. Loaded only for a run that is logged.
 from __future__ import annotations
 
 import os
+import time
 
 from supervisor.errors import SuperviseError
 from supervisor.log import folder
@@ -20,9 +21,16 @@ if TYPE_CHECKING:
     class Capture(Protocol):
         """One way of capturing, in the order in which its methods are called."""
 
+        heard: dict[int, float]
+        """When each signal came to the wrapper last, on the monotonic clock."""
+
         @property
         def leaders(self) -> tuple[int, ...]:
             """Pids of processes of ours that have led a session or group of the agent's."""
+
+        @property
+        def last_output(self) -> float:
+            """When the agent last wrote something that we saw, on the monotonic clock; 0 if it has not."""
 
         def fork(self) -> int:
             """Fork as os.fork does; in the child, which becomes the agent, its streams are what is captured."""
@@ -46,6 +54,7 @@ def capture_for(warn: Callable[[str], None]) -> Capture | None:
     Args:
         warn: takes a line about what is not logged.
     """
+    warn = _once(warn)
     try:
         if os.isatty(0) and os.isatty(1):
             from supervisor.wrap.relay import Relay  # noqa: PLC0415  each way loads its own
@@ -62,6 +71,18 @@ def capture_for(warn: Callable[[str], None]) -> Capture | None:
     return None
 
 
+def _once(warn: Callable[[str], None]) -> Callable[[str], None]:
+    """Return what takes lines but passes none on twice: two streams may fail for one reason."""
+    told: set[str] = set()
+
+    def tell(line: str) -> None:
+        if line not in told:
+            told.add(line)
+            warn(line)
+
+    return tell
+
+
 class Copy:
     """The copy of a stream that goes to its log; that it cannot be written is told once, by ``warn`` in `close`."""
 
@@ -69,6 +90,8 @@ class Copy:
         self._warn = warn
         self._log: LogWriter | None = None
         self._trouble = ""
+        self.taken_at = 0.0
+        """When it took something last, on the monotonic clock."""
 
     def open(self, directory: str, token: str, stream: str) -> None:
         """Make the log."""
@@ -80,6 +103,7 @@ class Copy:
 
     def take(self, data: bytes) -> None:
         """Log a piece."""
+        self.taken_at = time.monotonic()
         if self._log is None:
             return
         try:

@@ -8,7 +8,7 @@ import stat
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Container
 
 
 PIECE = 256 * 1024
@@ -84,6 +84,28 @@ class Channel:
         except OSError:
             self.drop()
 
+    def move(self, ready: Container[int]) -> None:
+        """Read or write, if what it waits for is among the descriptors that are ready."""
+        if self.is_full:
+            if self.target in ready:
+                self.write()
+        elif self.source in ready:
+            self.read()
+
+    def move_at_once(self, most: int) -> None:
+        """Pass on all that is there and is taken at once, but no more than about so many bytes."""
+        for _ in range(max(1, most // self._piece)):
+            self._write_at_once()
+            if self.is_full or self.broken or not self.read():
+                return
+        self._write_at_once()
+
+    def _write_at_once(self) -> None:
+        while self._pending and (self._sure or _is_writable(self.target)):
+            self.write()
+            if self._sure:
+                return
+
     def drop(self) -> None:
         """Give up writing."""
         self.broken = True
@@ -141,6 +163,12 @@ def own_description(descriptor: int, flags: int) -> int:
 def _never_blocks(descriptor: int) -> bool:
     mode = os.fstat(descriptor).st_mode
     return not os.get_blocking(descriptor) or stat.S_ISREG(mode) or (stat.S_ISCHR(mode) and not os.isatty(descriptor))
+
+
+def _is_writable(descriptor: int) -> bool:
+    poll = select.poll()
+    poll.register(descriptor, select.POLLOUT)
+    return bool(poll.poll(0))
 
 
 def _is_controlling(descriptor: int) -> bool:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from supervisor.wrap.launch import WRAP_FAILED, directory_of, launch, say
+from supervisor.wrap.child import WRAP_FAILED
+from supervisor.wrap.launch import directory_of, launch, say
 from supervisor.wrap.options import Request, UsageError, parse
 
 

@@ -4,31 +4,33 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import sys
 import time
 
 from supervisor.process.stamp import stamp_of, start_ticks
 from supervisor.process.token import VARIABLE
 from supervisor.store.recording import NewRun
+from supervisor.wrap import environment
+from supervisor.wrap.child import Child, become, refusal_code
 from supervisor.wrap.record import Record
 from supervisor.wrap.screen import Screen
-from supervisor.wrap.signals import Inherited, end_as, wait_for
+from supervisor.wrap.settings import load_settings, wants_log
+from supervisor.wrap.signals import end_as, wait_for
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import NoReturn
 
+    from supervisor.nouns import Ending
     from supervisor.wrap.capture import Capture
+    from supervisor.wrap.limits import Limits
     from supervisor.wrap.options import Request
-
-WRAP_FAILED = 125
-"""The exit code of every failure of our own before the exec: 1, 2 and 3 belong to the agent."""
+    from supervisor.wrap.signals import Inherited
 
 CALM_AFTER = 0.05
 """Seconds that the agent has the machine to itself before the wrapper goes on with work of its own."""
-
-_NOT_FOUND, _NOT_EXECUTABLE = 127, 126
 
 _MARKS = dict.fromkeys(
     (*range(32), *range(127, 160), 0x61C, 0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A)),
@@ -50,38 +52,150 @@ def say(message: str) -> None:
 
 
 def launch(command: list[str], request: Request, *, directory: str | None) -> NoReturn:
-    """Run a command under a record in the store of ``directory``, and end as it ends.
+    """Run a command under a record in the store of ``directory``, as often as is asked for, and end as it ends.
 
     Args:
         command: the agent's name or path and its arguments.
         request: what was asked of ``wrap`` beside that.
         directory: the project's physical directory, None where there is none to record the run in.
     """
-    token = os.urandom(16).hex()
-    environment = {**_inherited_environment(), VARIABLE: token}
-    try:
-        _keep_standard_descriptors_free()
-        way = (_capture() if request.log and directory is not None else None) or _Direct()
-        child = _Child(command, environment, way.fork)
-    except OSError as error:
-        say(f"this run is not recorded: no process or descriptor is to be had ({error.strerror})")
-        _become(command, environment)
-    record = _begin(command, request, directory, environment, child.pid)
-    if directory is not None:
-        way.open(directory, token)
-    child.release()
-    status = way.wait_for(child.pid, after=CALM_AFTER, attend=record.attend if record else lambda: None)
-    ended_at = time.time()
-    way.drain()
-    refused = child.refusal()
-    if refused is not None:
-        _say_refused(command[0], refused)
-    if record is not None:
-        record.finish(status, ended_at=ended_at, refused=refused)
-    if refused is None:
-        _look_behind((child.pid, *way.leaders), token, record, reap=request.reap)
-    way.close()
-    end_as(status)
+    _keep_standard_descriptors_free()
+    launcher = _Launcher(command, request, directory)
+    if request.restart == "never":
+        end_as(launcher.run(command).status)
+    from supervisor.wrap.series import run_series  # noqa: PLC0415  few runs are restarted
+
+    run_series(launcher.run, command, request, launcher.environment, say)
+
+
+class Outcome:
+    """How one run has ended.
+
+    ``agent`` is its pid, reaped by now; ``refused`` the errno with which it could not be started, None where it was;
+    ``ending`` is None where there is no record. ``began_at`` and ``ended_at`` are
+    on the monotonic clock, and so is ``heard``: when each signal came to the wrapper last.
+    """
+
+    __slots__ = ("agent", "began_at", "ended_at", "ending", "heard", "record", "refused", "status", "token")
+
+    def __init__(self, agent: int, token: str, record: Record | None) -> None:
+        self.agent = agent
+        self.token = token
+        self.record = record
+        self.began_at = self.ended_at = time.monotonic()
+        self.status = 0
+        self.refused: int | None = None
+        self.ending: Ending | None = None
+        self.heard: dict[int, float] = {}
+
+
+class _Launcher:
+    """Runs an agent, each time under a record of its own."""
+
+    def __init__(self, typed: list[str], request: Request, directory: str | None) -> None:
+        self.environment = environment.inherited()
+        self._cli, self._typed = typed[0], typed[1:]
+        self._request = request
+        self._directory = directory
+        self._logs = directory is not None and (request.log or wants_log(self._cli, say))
+        self._inherited: Inherited | None = None
+
+    def run(self, command: list[str], added: Sequence[str] = (), resumed_from: str | None = None) -> Outcome:
+        """Run it and return how it has ended.
+
+        Args:
+            command: its name or path and its arguments.
+            added: those of them that the person has not typed.
+            resumed_from: the token of the first run of the series that this one belongs to.
+
+        Raises:
+            OSError: there is no process or descriptor to be had, and this is not the first time.
+        """
+        token = os.urandom(16).hex()
+        given = {**self.environment, VARIABLE: token}
+        try:
+            way = (_capture() if self._logs else None) or _Direct()
+            child = Child(command, given, way.fork, self._inherited)
+        except OSError as error:
+            if self._inherited is not None:
+                raise
+            say(f"this run is not recorded: no process or descriptor is to be had ({error.strerror})")
+            number = become(command, given)
+            _say_refused(self._cli, number)
+            os._exit(refusal_code(number))
+        self._inherited = child.inherited
+        record = self._begin(child.pid, token, added, resumed_from)
+        outcome = Outcome(child.pid, token, record)
+        if self._directory is not None:
+            way.open(self._directory, token)
+        child.release()
+        attend = record.attend if record else lambda: None
+        limits = self._limits(outcome, way, attend)
+        outcome.status = way.wait_for(child.pid, after=CALM_AFTER, attend=limits.attend if limits else attend)
+        ended_at, outcome.ended_at = time.time(), time.monotonic()
+        # What came with the end is still pending; who cleans up behind the agent looks for it there too.
+        outcome.heard = {**way.heard, **dict.fromkeys(signal.sigpending(), outcome.ended_at)}
+        way.drain()
+        outcome.refused = refused = child.refusal()
+        if refused is not None:
+            _say_refused(self._cli, refused)
+        if record is not None:
+            outcome.ending = record.finish(outcome.status, ended_at=ended_at, refused=refused)
+        if limits is not None:
+            limits.tell(say)
+        if refused is None:
+            _look_behind((child.pid, *way.leaders), token, record, reap=self._request.reap)
+        way.close()
+        return outcome
+
+    def _begin(self, agent: int, token: str, added: Sequence[str], resumed_from: str | None) -> Record | None:
+        """Begin the run's record; None, and a line, where there can be none."""
+        request = self._request
+        try:
+            if self._directory is None:
+                raise FileNotFoundError("the current directory has been deleted")
+            own = os.getpid()
+            run = NewRun(
+                token=token,
+                directory=self._directory,
+                cli=self._cli,
+                args=_storable(self._typed, self.environment),
+                cwd=_working_directory(),
+                prompt=None if request.prompt is None else _storable([request.prompt], self.environment)[0],
+                set_default=resumed_from is None and (request.default or request.prompt is not None),
+                stamp=stamp_of(agent),
+                owner=(own, start_ticks(own)),
+                environment=environment.to_record(self.environment),
+                args_added=added,
+                resumed_from=resumed_from,
+            )
+            record = Record(run, say)
+            record.begin()
+        except Exception as error:  # noqa: BLE001  no trouble of ours may keep the agent from starting
+            say(f"this run is not recorded: {str(error) or type(error).__name__}")
+            return None
+        return record
+
+    def _limits(self, outcome: Outcome, way: Capture, attend: Callable[[], float | None]) -> Limits | None:
+        """Return what watches over the agent's time, None where nobody has asked for that."""
+        request, record = self._request, outcome.record
+        if request.timeout is None and request.idle_timeout is None:
+            return None
+        try:
+            from supervisor.wrap.limits import Limits  # noqa: PLC0415  few runs have any, and the agent runs by now
+
+            return Limits(
+                outcome.agent,
+                outcome.token,
+                request,
+                grace=load_settings(say).grace,
+                ask=record.ask if record else lambda *_: None,
+                last_output=lambda: way.last_output,
+                besides=attend,
+            )
+        except Exception as error:  # noqa: BLE001  no trouble of ours may keep the agent from running
+            say(f"the limits of its time are not kept: {type(error).__name__}: {error}")
+            return None
 
 
 def _capture() -> Capture | None:
@@ -94,8 +208,10 @@ class _Direct:
     """The way without a log: the agent has the person's own terminal and streams. A `Capture` of nothing."""
 
     leaders = ()
+    last_output = 0.0
 
     def __init__(self) -> None:
+        self.heard: dict[int, float] = {}
         self._screen = Screen()
         self._status = 0
 
@@ -106,7 +222,7 @@ class _Direct:
         pass
 
     def wait_for(self, agent: int, /, *, after: float, attend: Callable[[], float | None]) -> int:
-        self._status = wait_for(agent, after=after, attend=attend)
+        self._status = wait_for(agent, after=after, attend=attend, heard=self.heard)
         return self._status
 
     def drain(self) -> None:
@@ -114,33 +230,6 @@ class _Direct:
 
     def close(self) -> None:
         pass
-
-
-def _begin(
-    command: list[str], request: Request, directory: str | None, environment: dict[str, str], agent: int
-) -> Record | None:
-    """Begin the run's record; None, and a line, where there can be none."""
-    try:
-        if directory is None:
-            raise FileNotFoundError("the current directory has been deleted")
-        own = os.getpid()
-        run = NewRun(
-            token=environment[VARIABLE],
-            directory=directory,
-            cli=command[0],
-            args=_storable(command[1:], environment),
-            cwd=_working_directory(),
-            prompt=None if request.prompt is None else _storable([request.prompt], environment)[0],
-            set_default=request.default or request.prompt is not None,
-            stamp=stamp_of(agent),
-            owner=(own, start_ticks(own)),
-        )
-        record = Record(run, say)
-        record.begin()
-    except Exception as error:  # noqa: BLE001  no trouble of ours may keep the agent from starting
-        say(f"this run is not recorded: {str(error) or type(error).__name__}")
-        return None
-    return record
 
 
 def _look_behind(leaders: tuple[int, ...], token: str, record: Record | None, *, reap: bool) -> None:
@@ -158,100 +247,9 @@ def _look_behind(leaders: tuple[int, ...], token: str, record: Record | None, *,
 
         left = tidy(Run(token, leaders, record.start_ticks if record else None), reap=reap, say=say)
         if record is not None and left:
-            record.add(left)
+            record.add(left, "what it has left behind")
     except Exception as error:  # noqa: BLE001  as above
         say(f"what the agent has left behind is not known: {type(error).__name__}: {error}")
-
-
-class _Child:
-    """The agent-to-be: forked at once, waiting for its row."""
-
-    def __init__(self, command: list[str], environment: dict[str, str], fork: Callable[[], int]) -> None:
-        self._errors, errors = os.pipe()
-        gate, self._gate = os.pipe()
-        # Last before the fork: what the terminal sends to the group in between would reach the wrapper only.
-        inherited = Inherited()
-        try:
-            self.pid = fork()
-        except OSError:
-            inherited.restore()
-            raise
-        if self.pid == 0:
-            os.close(self._gate)
-            _exec_behind(gate, errors, command, environment, inherited.restore)
-        os.close(gate)
-        os.close(errors)
-
-    def release(self) -> None:
-        """Let it exec."""
-        try:  # noqa: SIM105  contextlib costs a wrapped agent 3 ms
-            os.write(self._gate, b"x")
-        except BrokenPipeError:  # SIGKILL has ended it already: waitpid will tell
-            pass
-        os.close(self._gate)
-
-    def refusal(self) -> int | None:
-        """Return the errno with which the exec failed, None where it did not; to be asked when it has ended.
-
-        Nobody reads this while it may still run: it can be stopped just before its exec, by a Ctrl-Z that the wrapper
-        must then follow.
-        """
-        answer = os.read(self._errors, 16)
-        os.close(self._errors)
-        return int(answer) if answer else None
-
-
-def _exec_behind(
-    gate: int, errors: int, command: list[str], environment: dict[str, str], restore: Callable[[], None]
-) -> NoReturn:
-    """Wait until the row is written, then become the agent. Never returns into the wrapper's code."""
-    code = WRAP_FAILED
-    try:
-        if os.read(gate, 1):  # nothing: the wrapper has died, so nothing is to start
-            restore()
-            _exec(command, environment)
-    except OSError as error:
-        number = error.errno or errno.ENOENT
-        os.write(errors, str(number).encode())
-        code = _refusal_code(number)
-    finally:
-        os._exit(code)
-
-
-def _become(command: list[str], environment: dict[str, str]) -> NoReturn:
-    """Become the agent, with nobody to record it: better than not to start it."""
-    try:
-        _exec(command, environment)
-    except OSError as error:
-        number = error.errno or errno.ENOENT
-        _say_refused(command[0], number)
-        os._exit(_refusal_code(number))
-
-
-def _exec(command: list[str], environment: dict[str, str]) -> NoReturn:
-    """Exec as execvp(3) does: a script without an interpreter line goes to the shell.
-
-    `os.execvpe` looks further along PATH instead, and takes an empty name for each folder's own.
-    """
-    name = command[0]
-    refusal = OSError(errno.ENOENT, os.strerror(errno.ENOENT))
-    folders = [""] if "/" in name else environment.get("PATH", os.defpath).split(os.pathsep)
-    for folder in folders if name else ():
-        path = name if "/" in name else os.path.join(folder or os.curdir, name)
-        try:
-            os.execve(path, command, environment)
-        except OSError as error:
-            if error.errno == errno.ENOEXEC:
-                os.execve("/bin/sh", ["/bin/sh", path, *command[1:]], environment)
-            if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.EACCES):
-                raise
-            if error.errno == errno.EACCES or "/" in name:
-                refusal = error
-    raise refusal
-
-
-def _refusal_code(number: int) -> int:
-    return _NOT_FOUND if number in (errno.ENOENT, errno.ENOTDIR) else _NOT_EXECUTABLE
 
 
 def _say_refused(name: str, number: int) -> None:
@@ -269,31 +267,13 @@ def _keep_standard_descriptors_free() -> None:
     os.close(descriptor)
 
 
-def _inherited_environment() -> dict[str, str]:
-    """Return the environment that we were started with: in the C locale Python sets LC_CTYPE (PEP 538)."""
-    environment = dict(os.environ)
-    if environment.get("LC_CTYPE") not in ("C.UTF-8", "C.utf8", "UTF-8"):
-        return environment
-    try:
-        with open("/proc/self/environ", "rb") as file:
-            started_with = file.read().split(b"\0")
-    except OSError:  # macOS
-        return environment
-    del environment["LC_CTYPE"]
-    for entry in started_with:
-        name, _, value = entry.partition(b"=")
-        if name == b"LC_CTYPE":
-            environment["LC_CTYPE"] = os.fsdecode(value)
-    return environment
-
-
-def _storable(args: list[str], environment: dict[str, str]) -> list[str]:
+def _storable(args: list[str], given: dict[str, str]) -> list[str]:
     """Return arguments without their secrets."""
     if not args:
         return args
     from supervisor.masking import masked  # noqa: PLC0415  nothing to mask, nothing to wait for
 
-    return masked(args, environment)
+    return masked(args, given)
 
 
 def _working_directory() -> str:

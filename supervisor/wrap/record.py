@@ -12,19 +12,20 @@ import time
 
 from supervisor.errors import StoreBusy, StoreError
 from supervisor.store import connection as connections, recording
+from supervisor.wrap.apart import do_apart
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from supervisor.models import Circumstances, Ending
+    from supervisor.nouns import Circumstances, Ending, Request
     from supervisor.process.surroundings import OomKills, Surroundings
 
 FIRST_WAIT = 0.25
 """Seconds that an agent's start may wait for a locked store."""
 
 LATER_WAIT = 0.05
-LAST_WAIT = 5.0
+LAST_WAIT = 1.0
 """Seconds that the caller of an agent that has ended may wait for a locked store."""
 
 RETRY_EVERY = 0.25
@@ -56,92 +57,119 @@ class Record:
         self._promised = False
         self._kept: str | None = None
         self._unkept: Exception | None = None
+        self._ended: Ending | None = None
+        self._is_recorded = False
         self._before: Surroundings | None = None
         self._oom_kills: OomKills | None = None
+        self._request: Request | None = None
 
     def begin(self) -> None:
-        """Record the beginning, waiting for the store at most `FIRST_WAIT`.
-
-        A store that this has made is made known at once: were we killed now, the daemon would not learn of the row.
-        """
+        """Record the beginning, waiting for the store at most `FIRST_WAIT`."""
         self._try_to_begin(FIRST_WAIT)
-        if self._begun and self._created:
-            self._announce()
 
     def attend(self) -> float | None:
         """Do what is left to do while the agent runs; return the seconds to the next time, None when all is done.
 
-        Try again what a lock has kept from being recorded, and give up with a line after `GIVE_UP_AFTER`. Make the
-        store known. Load now what the ending needs: by then this program may have been replaced by another version.
+        Try again what a lock has kept from being recorded, and give up with a line after `GIVE_UP_AFTER`. Load now
+        what the ending needs: by then this program may have been replaced by another version.
         """
         if self._pending:
             self._try_to_begin(LATER_WAIT)
         if self._pending and time.monotonic() - self._began_trying > GIVE_UP_AFTER:
             self._pending = False
             self._say(StoreBusy(f"{connections.store_file(self._run.directory)} stays locked by another process"))
-        if self._begun:
-            self._announce()
         try:
             import resource  # noqa: F401, PLC0415  for `supervisor.wrap.signals.end_as`
 
-            import supervisor.ending  # noqa: PLC0415  with dataclasses: 10 ms that the agent need not wait for
+            import supervisor.ending  # noqa: PLC0415  the agent need not wait for it
             import supervisor.process.tree  # noqa: PLC0415  for `supervisor.wrap.signals`
+            import supervisor.store.values  # noqa: PLC0415  for `supervisor.store.recording`
             import supervisor.wrap.leftovers  # noqa: F401, PLC0415  for `supervisor.wrap.launch`
+            from supervisor.wrap.later import bring_others, reserve_space  # noqa: PLC0415  with the spool, as above
 
             self._look_around()
+            reserve_space()
+            if self._begun:
+                bring_others(self._run.directory)
         except Exception as error:  # noqa: BLE001  as everywhere here
             self._say(error)
         return RETRY_EVERY if self._pending else None
 
-    def finish(self, wait_status: int, *, ended_at: float, refused: int | None) -> None:
+    def ask(self, by: str, order: str) -> None:
+        """Record that the agent is about to be asked to end, so that its ending says who has done so.
+
+        Args:
+            by: who asks.
+            order: what for, as `supervisor.ending` knows it.
+        """
+        from supervisor.nouns import Request  # noqa: PLC0415  see `attend`
+
+        self._request = Request(by, order, time.time())
+        if self._connection is None or not self._begun:
+            return  # the ending will say it
+        try:
+            from supervisor.store.addenda import keep_request  # noqa: PLC0415  rarely needed
+
+            self._connection.execute(f"PRAGMA busy_timeout = {LATER_WAIT * 1000:.0f}")
+            keep_request(self._connection, self._run.token, self._request)
+        except sqlite3.Error:
+            return  # the same
+
+    def finish(self, wait_status: int, *, ended_at: float, refused: int | None) -> Ending | None:
         """Record the ending, and with it the beginning if that could not be recorded.
 
         Args:
             wait_status: the agent's, as waitpid(2) gives it.
             ended_at: when that was, in Unix seconds.
             refused: the errno with which it could not be started, None where it was.
+
+        Returns:
+            The ending as far as it is known, also where it could not be recorded.
         """
-        ending = None
         try:
-            ending = self._ending(wait_status, ended_at, refused)
-            if self._connection is not None and self._file != self._file_now():
-                self._close()  # the store we began in is gone: the run goes whole into the one that stands there now
-                self._announced = self._created = False
-            if self._connection is None:
-                self._open(LAST_WAIT)
-            assert self._connection is not None  # noqa: S101  _open has set it, or raised
-            self._connection.execute(f"PRAGMA busy_timeout = {LAST_WAIT * 1000:.0f}")
-            recording.finish_run(self._connection, self._run, ending)
+            self._ended = self._ending(wait_status, ended_at, refused)
+            written_to = None
+            while written_to is None or written_to != self._file_now():  # else it has gone into a file that is gone
+                self._ended = self._write(self._ended)
+                written_to = self._file
+            self._is_recorded = True
             self._take_back()
             self._announce()
             self._close()
         except Exception as error:  # noqa: BLE001  no trouble of ours may change how the agent's end is seen
-            if ending is None:
+            if self._ended is None:
                 self._kept = None
             else:
-                self._keep(ending)
+                self._keep(self._ended)
             self._say(error)
-            return
+            return self._ended
         try:  # noqa: SIM105  contextlib costs 1 ms before the agent's start
             connections.sync(self._run.directory)
         except OSError:
             pass  # it is recorded; only a power cut could still take it back
+        return self._ended
 
     @property
     def start_ticks(self) -> int | None:
         """When the agent started, in clock ticks since boot, None where that is not known."""
         return self._run.stamp["start_ticks"]
 
-    def add(self, evidence: Mapping[str, object]) -> None:
-        """Add to the recorded ending what has become known since."""
+    def add(self, evidence: Mapping[str, object], what: str) -> None:
+        """Add to the ending what has become known since; ``what`` that is, in words, for a line of trouble."""
         try:
-            from supervisor.store.addenda import add_evidence  # noqa: PLC0415  rarely needed
+            from dataclasses import replace  # noqa: PLC0415  rarely needed
 
-            self._connection, _ = connections.open_for_writing(self._run.directory, create=False, timeout=FIRST_WAIT)
-            add_evidence(self._connection, self._run.token, evidence)
-            self._close()
+            from supervisor.wrap.later import add_or_keep  # noqa: PLC0415  the same
+
+            if self._ended is None:
+                return
+            self._ended = ended = replace(self._ended, evidence={**self._ended.evidence, **evidence})
+            done = self._is_recorded
+            kept = add_or_keep(self._run, ended, evidence, is_recorded=done, timeout=FIRST_WAIT)
+            if kept and done:  # else that line has been said of the whole ending
+                self._warn(f"{what} is not recorded yet; it is kept in {kept} until it can be")
         except Exception as error:  # noqa: BLE001  as everywhere here
-            self._warn(f"what it has left behind is not recorded: {type(error).__name__}: {error}")
+            self._warn(f"{what} is not recorded: {type(error).__name__}: {error}")
 
     def _look_around(self) -> None:
         """Sample what may explain the end: the wrapper shares its agent's terminal, session and memory limits."""
@@ -154,14 +182,13 @@ class Record:
             self._oom_kills.follow(self._before.memory)
 
     def _ending(self, wait_status: int, ended_at: float, refused: int | None) -> Ending:
-        from supervisor.ending import explained  # noqa: PLC0415  see `attend`
+        from supervisor.ending import after_request, explained  # noqa: PLC0415  see `attend`
 
-        return explained(_ending(wait_status, ended_at, refused), self._circumstances(wait_status))
+        ending = explained(plain_ending(wait_status, ended_at, refused), self._circumstances(wait_status))
+        return after_request(ending, self._request)
 
     def _circumstances(self, wait_status: int) -> Circumstances:
-        from dataclasses import replace  # noqa: PLC0415  see `attend`
-
-        from supervisor.models import Circumstances  # noqa: PLC0415  the same
+        from supervisor.nouns import Circumstances  # noqa: PLC0415  see `attend`
         from supervisor.process.surroundings import circumstances_of  # noqa: PLC0415  the same
 
         if self._before is None or self._oom_kills is None:
@@ -169,7 +196,7 @@ class Record:
         found = circumstances_of(self._before, self._oom_kills, killed=os.WIFSIGNALED(wait_status))
         if found.oom is not None and time.monotonic() - self._began_trying > SURE_FOR:
             # Nothing wakes the wrapper while it waits, so the count may have risen long before this end.
-            return replace(found, oom={**found.oom, "certain": False})
+            return found.replaced(oom={**found.oom, "certain": False})
         return found
 
     def _try_to_begin(self, timeout: float) -> None:
@@ -178,6 +205,7 @@ class Record:
             if self._connection is None:
                 self._open(timeout)
             assert self._connection is not None  # noqa: S101  _open has set it, or raised
+            self._make_known()
             left = max(1, int((deadline - time.monotonic()) * 1000))
             self._connection.execute(f"PRAGMA busy_timeout = {left}")
             recording.begin_run(self._connection, self._run)
@@ -190,6 +218,21 @@ class Record:
         else:
             self._begun, self._pending = True, False
             self._take_back()
+
+    def _write(self, ending: Ending) -> Ending:
+        """Write the ending into the store that stands there now, and return it as it stands there.
+
+        It takes the whole run along where that store does not know it.
+        """
+        if self._connection is not None and self._file != self._file_now():
+            self._close()  # the store we began in is gone
+            self._announced = self._created = False
+        if self._connection is None:
+            self._open(LAST_WAIT)
+        assert self._connection is not None  # noqa: S101  _open has set it, or raised
+        self._connection.execute(f"PRAGMA busy_timeout = {LAST_WAIT * 1000:.0f}")
+        _, written = recording.finish_run(self._connection, self._run, ending)
+        return written
 
     def _keep(self, ending: Ending | None = None) -> None:
         """Keep in the spool what the store does not take."""
@@ -216,10 +259,11 @@ class Record:
             pass
 
     def _open(self, timeout: float) -> None:
+        before = self._file_now()
         if not os.path.lexists(connections.store_file(self._run.directory)):
             self._created = True
         self._connection, _ = connections.open_for_writing(self._run.directory, timeout=timeout)
-        self._file = self._file_now()
+        self._file = before or self._file_now()
 
     def _close(self) -> None:
         if self._connection is not None:
@@ -233,13 +277,26 @@ class Record:
             return None
         return status.st_dev, status.st_ino
 
+    def _make_known(self) -> None:
+        """Make the store known before the row is there: were we killed then, nobody would look after that.
+
+        What that loads is not kept: 3 MiB, for as long as the agent runs.
+        """
+        if self._announced:
+            return
+        from supervisor.known import is_known  # noqa: PLC0415  loads faster than `registry`, which is rarely needed
+
+        if self._created or self._file is None or not is_known(self._run.directory, self._file[1]):
+            do_apart(self._announce)
+        self._announced = True
+
     def _announce(self) -> None:
         """Make the store known to the daemon."""
         if self._announced:
             return
         self._announced = True
         try:
-            from supervisor import registry  # noqa: PLC0415  the agent runs by now: here imports may cost something
+            from supervisor import registry  # noqa: PLC0415  the row is written by now: here imports may cost something
 
             registry.add(self._run.directory, registry.Origin.CREATED if self._created else registry.Origin.FOUND)
         except Exception as error:  # noqa: BLE001  as everywhere here
@@ -261,9 +318,10 @@ class Record:
             self._warn(f"{what} is not recorded: {reason}")
 
 
-def _ending(wait_status: int, ended_at: float, refused: int | None) -> Ending:
+def plain_ending(wait_status: int, ended_at: float, refused: int | None) -> Ending:
+    """Return the ending that an agent's owner reads off its wait(2) status; see `Record.finish`."""
     from supervisor import ending  # noqa: PLC0415  see `Record.attend`
-    from supervisor.models import Rank  # noqa: PLC0415  the same
+    from supervisor.nouns import Rank  # noqa: PLC0415  the same
 
     if refused is not None:
         import errno  # noqa: PLC0415  rarely needed

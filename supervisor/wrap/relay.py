@@ -7,13 +7,10 @@ the like are made into signals by the agent's.
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import mmap
 import os
 import select
 import signal
-import struct
 import termios
 import time
 
@@ -24,7 +21,7 @@ from supervisor.wrap.capture import Copy
 from supervisor.wrap.channel import TERMINAL_PIECE, Channel, Waiter, own_description, wanted_of
 from supervisor.wrap.pending import LOOK_EVERY, PendingSignals
 from supervisor.wrap.signals import send, stop_like
-from supervisor.wrap.terminal import Terminal, is_same
+from supervisor.wrap.terminal import Size, Terminal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -54,55 +51,85 @@ class Relay:
 
     def __init__(self, warn: Callable[[str], None]) -> None:
         self.leaders: tuple[int, ...] = ()
+        self.heard: dict[int, float] = {}
         self._warn = warn
         self._copy = Copy(warn)
         self._outer = Terminal(0, 1)
         self._master, self._slave = os.openpty()
+        self._opened = {self._master, self._slave}
         self._flags = memoryview(mmap.mmap(-1, modes.SIZE))
         """Shared with the shim, which undoes them where we cannot."""
         self._modes = modes.Modes(self._flags)
-        self._size = self._reports = b""
+        self._size = Size(self._outer, self._mark_size)
+        self._reports = b""
         self._agent = self._shim = 0
         self._report, self._control = -1, -1
         self._status: int | None = None
         self._is_hung_up = self._has_sent_hang_up = False
-        self._pidfd: int | None = None
+        self._pidfd = -1
         self._waiter = Waiter()
         self._signals: PendingSignals | None = None
+
+    @property
+    def last_output(self) -> float:
+        """When the agent last showed something, on the monotonic clock; 0 if it has not."""
+        return self._copy.taken_at
 
     def fork(self) -> int:
         """Fork the shim, and by it the agent; the child's streams are the terminal of its own."""
         self._was_ours = self._outer.is_ours
+        try:
+            return self._fork()
+        except OSError:
+            self._close_all()
+            raise
+
+    def _fork(self) -> int:
         if self._was_ours:
             termios.tcsetattr(self._slave, termios.TCSANOW, self._outer.settings)
-        self._resize()
+        self._size.follow(self._master)
         self._report, report = os.pipe()
         control, self._control = os.pipe()
+        self._opened |= {self._report, report, control, self._control}
         self._shim = os.fork()
         if self._shim == 0:
-            self._become_shim(report, control)
+            shim.become(
+                self._slave,
+                foreign=(self._master, self._report, self._control),
+                report=report,
+                control=control,
+                settings=self._outer.settings,
+                flags=self._flags,
+            )
             return 0
         self.leaders = (self._shim,)
         for descriptor in (report, control, self._slave):
-            os.close(descriptor)
-        os.set_blocking(self._master, False)
-        self._output = Channel(self._master, own_description(1, os.O_WRONLY), self._seen, piece=TERMINAL_PIECE)
-        self._input = Channel(own_description(0, os.O_RDONLY), self._master, piece=TERMINAL_PIECE)
-        first = os.read(self._report, 16)
-        if not first:
+            self._close(descriptor)
+        try:
+            self._agent = shim.agent_told_to(self._report)
+        except OSError:
             os.waitpid(self._shim, 0)
-            raise OSError(errno.EIO, "its terminal cannot be led")
-        self._agent = int(first)
+            raise
+        os.set_blocking(self._master, False)
+        self._output = Channel(self._master, self._own(1, os.O_WRONLY), self._seen, piece=TERMINAL_PIECE)
+        self._input = Channel(self._own(0, os.O_RDONLY), self._master, self._typed, piece=TERMINAL_PIECE)
         try:
             self._pidfd = os.pidfd_open(self._agent)
+            self._opened.add(self._pidfd)
         except (AttributeError, OSError):
-            self._pidfd = None
+            self._pidfd = -1
         return self._agent
+
+    def _own(self, descriptor: int, flags: int) -> int:
+        own = own_description(descriptor, flags)
+        if own != descriptor:
+            self._opened.add(own)
+        return own
 
     def open(self, directory: str, token: str) -> None:
         """Make the log."""
         self._copy.open(directory, token, OUTPUT)
-        self._mark_size()
+        self._size.tell()
 
     def wait_for(self, _agent: int, /, *, after: float, attend: Callable[[], float | None]) -> int:
         """Pass on until the agent has ended, its signals too, and stop along with it."""
@@ -132,12 +159,12 @@ class Relay:
             self._outer.settings = termios.tcgetattr(self._master)  # an agent that ended well has meant it: stty is one
         self._outer.give_back()
         if self._master >= 0:
-            os.close(self._master)
+            self._close(self._master)
         try:  # noqa: SIM105  the same
             os.write(self._control, shim.GIVEN_BACK)
         except BrokenPipeError:  # it has been killed
             pass
-        os.close(self._control)
+        self._close(self._control)
         os.waitpid(self._shim, 0)
 
     def _show_the_rest(self) -> None:
@@ -153,32 +180,20 @@ class Relay:
                 return  # somebody wants us to end though the terminal does not take what is left
 
     def close(self) -> None:
-        """Close the log, and say what has gone wrong with it."""
+        """Close the log and all that has been opened, and say what has gone wrong with the log."""
         self._copy.close()
+        self._close_all()
         self._copy.tell()
 
-    def _become_shim(self, report: int, control: int) -> None:
-        """Return in the agent only."""
-        code = 1
-        agent = -1
-        try:
-            for descriptor in (self._master, self._report, self._control):
-                os.close(descriptor)
-            agent = shim.fork_agent(self._slave, with_errors=is_same(1, 2))
-            if agent:
-                shim.attend(
-                    agent,
-                    self._slave,
-                    report=report,
-                    control=control,
-                    outer=1,
-                    settings=self._outer.settings,
-                    flags=self._flags,
-                )
-                code = 0
-        finally:
-            if agent:
-                os._exit(code)
+    def _close(self, descriptor: int) -> None:
+        self._opened.remove(descriptor)
+        os.close(descriptor)
+
+    def _close_all(self) -> None:
+        while self._opened:
+            os.close(self._opened.pop())
+        if self._signals is not None:
+            self._signals.close()
 
     def _turn(self, timeout: float | None) -> None:
         """Wait until something happens, and see to it."""
@@ -194,7 +209,7 @@ class Relay:
             self._take_terminal()
         ready = self._wait(channels, timeout)
         for channel in channels:
-            self._move(channel, ready)
+            channel.move(ready)
         if not self._is_hung_up and (self._input.ended or self._output.broken):
             self._lose_terminal()
         if self._report in ready:
@@ -213,16 +228,16 @@ class Relay:
             timeout = LOOK_EVERY if timeout is None else min(timeout, LOOK_EVERY)
         return dict(self._waiter.wait(wanted, timeout))
 
-    def _move(self, channel: Channel, ready: dict[int, int]) -> None:
-        if channel.is_full:
-            if channel.target in ready:
-                channel.write()
-        elif channel.source in ready:
-            channel.read()
-
     def _seen(self, data: bytes) -> None:
         self._copy.take(data)
         self._modes.follow(data)
+
+    def _typed(self, data: bytes) -> None:
+        """Note the keys of which the agent's terminal makes signals."""
+        *_, flags, _, _, keys = termios.tcgetattr(self._master)
+        for number, key in ((signal.SIGINT, termios.VINTR), (signal.SIGQUIT, termios.VQUIT)):
+            if flags & termios.ISIG and keys[key] in data:
+                self.heard[number] = time.monotonic()
 
     def _hear_shim(self) -> None:
         told = os.read(self._report, 4096)
@@ -235,7 +250,7 @@ class Relay:
                 self._stop(os.WSTOPSIG(status))
             else:
                 self._status = status
-                os.close(self._report)
+                self._close(self._report)
                 self._report = -1
 
     def _obey(self, received: Received) -> None:
@@ -243,8 +258,9 @@ class Relay:
         number, by_kernel = received.number, received.code > 0
         if number == signal.SIGCHLD or received.sender == os.getpid():
             return  # what our own writes cause bears our own pid
+        self.heard[number] = time.monotonic()
         if number == signal.SIGWINCH:
-            if not self._resize() and not by_kernel:
+            if not self._size.follow(self._master) and not by_kernel:
                 send(self._agent, number)
         elif by_kernel and number in (signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP, signal.SIGHUP):
             self._send_to_group(number)  # as our terminal has done with our group
@@ -275,7 +291,7 @@ class Relay:
 
     def _move_now(self, channel: Channel, timeout: float) -> bool:
         ready = self._wait([channel], timeout)
-        self._move(channel, ready)
+        channel.move(ready)
         return (channel.source in ready or channel.target in ready) and not channel.ended
 
     def _send_to_group(self, number: int) -> None:
@@ -286,25 +302,10 @@ class Relay:
 
     def _take_terminal(self) -> None:
         self._outer.take()
-        self._resize()
+        self._size.follow(self._master)
 
-    def _resize(self) -> bool:
-        """Give the agent's terminal the size of the person's; tell whether that has changed it, and so its group."""
-        size = self._outer.size()
-        if size == self._size or not any(size):
-            return False
-        self._size = size
-        try:
-            fcntl.ioctl(self._master, termios.TIOCSWINSZ, size)
-        except OSError:
-            return False
-        self._mark_size()
-        return True
-
-    def _mark_size(self) -> None:
-        lines, columns, _, _ = struct.unpack("HHHH", self._size or bytes(8))
-        if lines and columns:
-            self._copy.take(size_mark(lines, columns))
+    def _mark_size(self, lines: int, columns: int) -> None:
+        self._copy.take(size_mark(lines, columns))
 
     def _lose_terminal(self) -> None:
         """Hang up on the agent: the person's terminal has gone, if it is not only another's for now."""
@@ -315,7 +316,7 @@ class Relay:
         os.kill(self._shim, shim.HANG_UP_SILENTLY if self._has_sent_hang_up else shim.HANG_UP)
         self._output.drop()
         self._input.drop()
-        os.close(self._master)
+        self._close(self._master)
         self._master = -1
 
     def _wait_without_shim(self) -> None:
@@ -326,9 +327,9 @@ class Relay:
         """
         from supervisor.wrap.orphan import status_of  # noqa: PLC0415  hardly ever needed
 
-        os.close(self._report)
+        self._close(self._report)
         self._report = -1
-        if self._pidfd is not None:
+        if self._pidfd >= 0:
             self._status = status_of(self._pidfd, self._agent, self._pass_on_to_orphan)
         if self._status is None:
             self._outer.give_back()
@@ -336,7 +337,7 @@ class Relay:
             os._exit(125)
 
     def _pass_on_to_orphan(self, timeout: float) -> None:
-        assert self._signals is not None and self._pidfd is not None  # noqa: S101  set when the agent was there
+        assert self._signals is not None  # noqa: S101  `wait_for` has set it
         if self._output.ended:
             time.sleep(timeout)
         self._move_now(self._output, timeout)

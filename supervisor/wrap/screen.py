@@ -22,8 +22,10 @@ _UNDO = b"".join(
         *(b"\x1b[?%dl" % mode for mode in (1000, 1002, 1003, 1004, 1005, 1006, 1015, 1016)),  # the mouse, the focus
         b"\x1b[?2004l\x1b[?2031l\x1b[?1l\x1b>",  # bracketed paste, reports of colours, keys of applications
         b"\x1b[<u\x1b[>4m",  # keys as kitty's protocol and xterm's modifyOtherKeys report them
-        # Leaving the other screen goes to where the cursor was saved, even if it was never entered: save it before.
-        b"\x1b7\x1b[r\x1b[?6l\x1b8\x1b7\x1b[?1049l\x1b8",
+        b"\x1b7\x1b[r\x1b[?6l\x1b8",  # the whole screen scrolls
+        # Leaving the other screen goes to where the cursor stood at its entry, however long ago: enter it before, which
+        # is nothing where it has been entered.
+        b"\x1b[?1049h\x1b[?1049l",
         b"\x1b[?7h\x1b[?25h\x1b[0 q\x1b(B\x0f\x1b[m",  # wrapping, the cursor and its shape, characters, colours
     )
 )
@@ -53,7 +55,8 @@ class Screen:
         """Put the terminal right after its agent's end, if we are still in its foreground.
 
         An agent that has ended well has meant what it left: ``stty`` is one. After a failure the settings are what they
-        were before; after a signal the modes of the screen are switched off, too.
+        were before; after a signal, which a shell in between reports as 128 and its number, the modes of the screen are
+        switched off, too.
 
         Args:
             status: the agent's, as waitpid(2) gives it.
@@ -67,7 +70,8 @@ class Screen:
                 termios.tcsetattr(self._descriptor, termios.TCSANOW, self._settings)
         except termios.error:  # it has been closed
             return
-        if os.WIFSIGNALED(status) and os.isatty(1) and os.environ.get("TERM", "dumb") != "dumb":
+        by_signal = os.WIFSIGNALED(status) or os.WEXITSTATUS(status) > 128
+        if by_signal and os.isatty(1) and os.environ.get("TERM", "dumb") != "dumb":
             _show(_UNDO)
 
 

@@ -9,13 +9,14 @@ before it closes the terminal on purpose; without that, a hang-up means that the
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import termios
 from fcntl import ioctl
 
 from supervisor.wrap.modes import undoing
-from supervisor.wrap.terminal import is_raw, put_back
+from supervisor.wrap.terminal import is_raw, is_same, put_back
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,6 +28,33 @@ HANG_UP, HANG_UP_SILENTLY = signal.SIGUSR1, signal.SIGUSR2
 
 GIVEN_BACK = b"x"
 """What the relay says when it has put the person's terminal right itself."""
+
+
+def become(
+    slave: int, *, foreign: tuple[int, ...], report: int, control: int, settings: Settings, flags: Flags
+) -> None:
+    """Be the shim, in a fork of the wrapper; return in the agent, which the shim forks, and nowhere else.
+
+    Args:
+        slave: the agent's terminal.
+        foreign: the relay's descriptors.
+        report: see `attend`, as for the others.
+        control: the same.
+        settings: the same.
+        flags: the same.
+    """
+    code = 1
+    agent = -1
+    try:
+        for descriptor in foreign:
+            os.close(descriptor)
+        agent = fork_agent(slave, with_errors=is_same(1, 2))
+        if agent:
+            attend(agent, slave, report=report, control=control, outer=1, settings=settings, flags=flags)
+            code = 0
+    finally:
+        if agent:
+            os._exit(code)
 
 
 def fork_agent(slave: int, *, with_errors: bool) -> int:
@@ -47,7 +75,10 @@ def fork_agent(slave: int, *, with_errors: bool) -> int:
         for number in (0, 1, 2) if with_errors else (0, 1):
             os.dup2(slave, number)
         return 0
-    os.setpgid(agent, agent)
+    try:  # noqa: SIM105  as everywhere here
+        os.setpgid(agent, agent)
+    except PermissionError:  # it has done so itself, and become another program
+        pass
     os.tcsetpgrp(slave, agent)
     return agent
 
@@ -91,6 +122,21 @@ def attend(agent: int, slave: int, *, report: int, control: int, outer: int, set
             asked[signal.Signals(number)] = True
 
 
+def agent_told_to(report: int) -> int:
+    """Return the agent's pid as the shim tells it at first, and leave the rest: the agent may have ended already.
+
+    Raises:
+        OSError: the shim has failed.
+    """
+    told = b""
+    while not told.endswith(b"\n"):
+        digit = os.read(report, 1)
+        if not digit:
+            raise OSError(errno.EIO, "its terminal cannot be led")
+        told += digit
+    return int(told)
+
+
 def _changes(agent: int) -> list[int]:
     """Return what has become of the agent: stops, and its end, after which it stays a zombie that keeps its pid."""
     changes: list[int] = []
@@ -116,7 +162,7 @@ def _leave(agent: int, slave: int, control: int) -> bool:
     Returns:
         Whether the relay has lived to put the person's terminal right.
     """
-    try:  # noqa: SIM105  as everywhere here
+    try:  # noqa: SIM105  the same
         os.tcsetpgrp(slave, os.getpgrp())  # the hang-up at a leader's end goes to the foreground
     except OSError:  # hung up already
         pass

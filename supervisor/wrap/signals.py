@@ -56,7 +56,9 @@ def wait_for(
     *,
     after: float,
     attend: Callable[[], float | None],
+    heard: dict[int, float],
     next_signal: Callable[[float | None], Received | None] | None = None,
+    before_stop: Callable[[], object] = lambda: None,
 ) -> int:
     """Wait for the agent to end, passing on signals and stopping along with it; return its wait(2) status.
 
@@ -65,17 +67,21 @@ def wait_for(
         after: seconds to the first call of ``attend``.
         attend: does work meanwhile; returns the seconds to its next call, None when there is no more: then nothing
             but signals wakes the wrapper.
+        heard: is told when each signal came to us last, on the monotonic clock.
         next_signal: waits for the next signal, None if there is none for so many seconds; for those who do more
             than wait meanwhile.
+        before_stop: does what is to be done before we stop along.
     """
     next_signal = next_signal or _next_signal
     due: float | None = time.monotonic() + after
-    while (status := _ended(agent)) is None:
+    while (status := _ended(agent, before_stop)) is None:
         received = next_signal(None if due is None else max(0.0, due - time.monotonic()))
         if received is None:
             pause = attend()
             due = None if pause is None else time.monotonic() + pause
-        elif _is_to_be_passed_on(received, agent):
+            continue
+        heard[received.number] = time.monotonic()
+        if _is_to_be_passed_on(received, agent):
             send(agent, received.number)
             if received.number == signal.SIGHUP and received.code > 0:
                 # The kernel's SIGCONT that comes with it may be lost: a stop of our own discards it (signal(7)).
@@ -109,12 +115,13 @@ class Received:
         self.sender = sender
 
 
-def _ended(agent: int) -> int | None:
+def _ended(agent: int, before_stop: Callable[[], object]) -> int | None:
     """Reap the agent if it has ended; stop with it if it has stopped."""
     status = _change(agent)
     while status is not None and (os.WIFSTOPPED(status) or os.WIFCONTINUED(status)):
         woken = False
         if os.WIFSTOPPED(status):
+            before_stop()
             woken = stop_like(os.WSTOPSIG(status))
         else:
             take(signal.SIGCONT)  # sent to the group, it would reach the agent a second time
@@ -138,10 +145,11 @@ def stop_like(number: int) -> bool:
         return True
     if number == signal.SIGSTOP:
         number = signal.SIGTSTP
-    signal.signal(number, signal.SIG_DFL)
+    before = signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})
     signal.pthread_sigmask(signal.SIG_BLOCK, {number})
+    signal.signal(number, before)  # what we were started with, for the agents to come
     return take(signal.SIGCONT)
 
 
@@ -206,7 +214,15 @@ def send(agent: int, number: int) -> None:
 
     What a process sends to our whole group looks like what it sends to us, and comes twice, as under timeout(1).
     """
-    family = _family_of(agent) if number in _TO_ALL else []  # once the agent has ended nobody could tell
+    _send(agent, number, _family_of(agent) if number in _TO_ALL else [])
+
+
+def send_to_all(agent: int, number: int) -> None:
+    """Send the agent, which has not been reaped, and all below it a signal."""
+    _send(agent, number, _family_of(agent))  # once the agent has ended nobody could tell
+
+
+def _send(agent: int, number: int, family: list[tuple[int, int]]) -> None:
     try:  # noqa: SIM105  contextlib costs a wrapped agent 3 ms
         os.kill(agent, number)
     except PermissionError:  # it has become another user's

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 _STREAMS = {1: OUTPUT, 2: ERRORS}
 _F_SETPIPE_SZ = 1031
 
+LAST = 1.0
+"""Seconds that the readers of what an agent wrote before it stopped may take for it."""
+
 _MOST_HELD = 1024 * 1024
 """Bytes that a pipe of ours holds at most (pipe(7), pipe-max-size)."""
 
@@ -48,6 +51,7 @@ class Tee:
     leaders = ()
 
     def __init__(self, warn: Callable[[str], None]) -> None:
+        self.heard: dict[int, float] = {}
         self._screen = Screen()
         self._status = 0
         streams = redirected()
@@ -62,9 +66,19 @@ class Tee:
         self._waiter = Waiter()
         self._signals: PendingSignals | None = None
 
+    @property
+    def last_output(self) -> float:
+        """When the agent last wrote something to a pipe, on the monotonic clock; 0 if it has not."""
+        return max(copy.taken_at for copy in self._copies.values())
+
     def fork(self) -> int:
         """Fork; the child's streams are our pipes."""
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError:
+            for descriptor in (end for ends in self._ends.values() for end in ends):
+                os.close(descriptor)
+            raise
         if pid == 0:
             for number, (_, writer) in self._ends.items():
                 os.dup2(writer, number)
@@ -87,15 +101,20 @@ class Tee:
     def wait_for(self, agent: int, /, *, after: float, attend: Callable[[], float | None]) -> int:
         """Wait for the agent, passing on what it writes."""
         self._signals = PendingSignals()
-        self._status = wait_for(agent, after=after, attend=attend, next_signal=self._next_signal)
+        self._status = wait_for(
+            agent,
+            after=after,
+            attend=attend,
+            heard=self.heard,
+            next_signal=self._next_signal,
+            before_stop=self._pass_on_the_rest,
+        )
         return self._status
 
     def drain(self) -> None:
         """Pass on what stands in the pipes, as far as it is taken at once."""
         for channel in self._channels:
-            for _ in range(_MOST_HELD // PIECE):  # more is not the agent's, but of those it has left behind
-                if channel.is_full or channel.broken or not channel.read():
-                    break
+            channel.move_at_once(_MOST_HELD)  # more is not the agent's, but of those it has left behind
         self._screen.put_right(self._status)
 
     def close(self) -> None:
@@ -106,13 +125,24 @@ class Tee:
         self._pass_on(0.0)
         if self._signals is not None:
             self._signals.close()
-        if self._channels and os.fork() == 0:
+        if self._channels and _fork_apart():
             signal.pthread_sigmask(signal.SIG_SETMASK, ())
             while self._channels:
                 self._pass_on(None)
             os._exit(0)
+        while self._channels:
+            self._let_go(self._channels[-1])
         for copy in self._copies.values():
+            copy.close()
             copy.tell()
+
+    def _pass_on_the_rest(self) -> None:
+        """Pass on what the agent has written before it stopped, unless nobody takes it."""
+        until = time.monotonic() + LAST
+        while (left := until - time.monotonic()) > 0:
+            full = any(channel.is_full for channel in self._channels)
+            if not self._pass_on(left if full else 0.0, with_signals=False):
+                return
 
     def _next_signal(self, timeout: float | None) -> Received | None:
         assert self._signals is not None  # noqa: S101  `wait_for` has set it
@@ -126,22 +156,41 @@ class Tee:
                 left = LOOK_EVERY if left is None else min(left, LOOK_EVERY)
             self._pass_on(left)
 
-    def _pass_on(self, timeout: float | None) -> None:
-        """Wait until a stream or a signal has something, and pass on what a stream has."""
+    def _pass_on(self, timeout: float | None, *, with_signals: bool = True) -> bool:
+        """Wait until a stream or a signal has something, and pass on what a stream has; tell whether one did."""
         wanted = wanted_of(self._channels)
-        if self._signals is not None and self._signals.descriptor is not None:
+        if with_signals and self._signals is not None and self._signals.descriptor is not None:
             wanted[self._signals.descriptor] = select.POLLIN
         ready = {descriptor for descriptor, _ in self._waiter.wait(wanted, timeout)}
         for channel in list(self._channels):
-            if channel.is_full:
-                if channel.target in ready:
-                    channel.write()
-            elif channel.source in ready:
-                channel.read()
+            channel.move(ready)
             if channel.broken or (channel.ended and not channel.is_full):
                 # Closed, the pipe tells the agent what its reader told us (SIGPIPE).
-                os.close(channel.source)
-                self._channels.remove(channel)
+                self._let_go(channel)
+        return bool(ready)
+
+    def _let_go(self, channel: Channel) -> None:
+        self._channels.remove(channel)
+        os.close(channel.source)
+        if channel.target not in _STREAMS:
+            os.close(channel.target)
+
+
+def _fork_apart() -> bool:
+    """Fork a process that is nobody's child to wait for; return whether we are it."""
+    try:
+        child = os.fork()
+    except OSError:
+        return False
+    if child:
+        os.waitpid(child, 0)
+        return False
+    try:
+        if os.fork() == 0:
+            return True
+    except OSError:
+        pass
+    os._exit(0)
 
 
 def _is_one(first: int, second: int) -> bool:

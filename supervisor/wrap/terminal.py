@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 import termios
 from fcntl import ioctl
 
@@ -10,6 +11,7 @@ _IFLAG, _OFLAG, _CFLAG, _LFLAG, _CC = 0, 1, 2, 3, 6
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     Settings = list[Any]
@@ -22,13 +24,19 @@ class Terminal:
     Args:
         keys: the descriptor that keys come from.
         screen: the one that the screen is written by.
+
+    Raises:
+        OSError: it has been closed.
     """
 
     def __init__(self, keys: int, screen: int) -> None:
         self._keys = keys
         self._screen = screen
-        self.settings = termios.tcgetattr(keys)
-        """What it was set to when we took it last."""
+        try:
+            self.settings = termios.tcgetattr(keys)
+            """What it was set to when we took it last."""
+        except termios.error as error:
+            raise OSError(*error.args) from error
         self.is_taken = False
 
     @property
@@ -64,6 +72,43 @@ class Terminal:
             return ioctl(self._screen, termios.TIOCGWINSZ, bytes(8))
         except OSError:
             return bytes(8)
+
+
+class Size:
+    """The size of the person's terminal, which the agent's is to have, too.
+
+    Args:
+        outer: the person's.
+        changed: is told the lines and columns.
+    """
+
+    def __init__(self, outer: Terminal, changed: Callable[[int, int], object]) -> None:
+        self._outer = outer
+        self._changed = changed
+        self._size = b""
+
+    def follow(self, inner: int) -> bool:
+        """Give the agent's terminal the person's size; tell whether that has changed it, and so told its group.
+
+        Args:
+            inner: the master of the agent's.
+        """
+        size = self._outer.size()
+        if size == self._size or not any(size):
+            return False
+        self._size = size
+        try:
+            ioctl(inner, termios.TIOCSWINSZ, size)
+        except OSError:  # it has been closed
+            return False
+        self.tell()
+        return True
+
+    def tell(self) -> None:
+        """Tell what it is, if that is known."""
+        lines, columns, _, _ = struct.unpack("HHHH", self._size or bytes(8))
+        if lines and columns:
+            self._changed(lines, columns)
 
 
 def is_same(first: int, second: int) -> bool:

@@ -14,13 +14,24 @@ Steps, each with its arguments:
     send SIGNAL WHOM    send a signal to ``self``, ``group`` or ``parent``
     spawn COMMAND       start a command of the shell as a child
     exit N              end with an exit code
+
+As claude, with its files, its errors and their codes:
+
+    converse WHEN ARGS  begin or take up the conversation that ARGS (a JSON list) name, and keep its turns at the
+                        ``start`` of each, with its ``reply``, or ``never``; a prompt in ARGS is the first turn
+    turn TEXT           take another turn of the person's
+    reply               answer the turn with ``hist=N``, the number of turns of the conversation
+    clear               begin another conversation
+    bye                 say how to go on, and end
 """
 
 from __future__ import annotations
 
 import collections
+import itertools
 import json
 import os
+import re
 import shutil
 import signal
 import sys
@@ -66,8 +77,16 @@ def inherited() -> dict[str, object]:
         "environment": {name.decode("latin-1"): value.decode("latin-1") for name, value in environment.items()},
         "arguments": [argument.decode("latin-1") for argument in arguments],
         "descriptors": [number for number in range(64) if is_open(number)],
-        "foreground": os.tcgetpgrp(0) if is_open(0) and os.isatty(0) else None,
+        "foreground": foreground(),
     }
+
+
+def foreground() -> int | None:
+    """Return the group in the foreground of stdin, None where that is not our terminal."""
+    try:
+        return os.tcgetpgrp(0)
+    except OSError:
+        return None
 
 
 def is_open(descriptor: int) -> bool:
@@ -117,6 +136,110 @@ def send(name: str, whom: str) -> None:
     os.kill({"self": os.getpid(), "group": 0, "parent": os.getppid()}[whom], number_of(name))
 
 
+class Conversation:
+    """A conversation as claude keeps it."""
+
+    def __init__(self) -> None:
+        self.folder = os.environ.get("CLAUDE_CONFIG_DIR") or os.path.join(os.environ["HOME"], ".claude")
+        place = "".join(letter if letter.isalnum() else "-" for letter in os.getcwd())
+        self.project = os.path.join(self.folder, "projects", place)
+        self.id = ""
+        self.kept = ""
+        self.unkept: list[dict[str, object]] = []
+
+    def file(self, number: str) -> str:
+        """Return where a conversation is kept."""
+        return os.path.join(self.project, f"{number}.jsonl")
+
+    def turns(self) -> list[dict[str, object]]:
+        """Return the person's turns."""
+        records = self.unkept
+        if os.path.exists(self.file(self.id)):
+            with open(self.file(self.id), encoding="utf-8") as file:
+                records = [*map(json.loads, file), *records]
+        return [record for record in records if record["type"] == "user"]
+
+    def add(self, kind: str, text: str, *, keep: bool) -> None:
+        """Say something in it, and keep all that has been said."""
+        self.unkept.append({"type": kind, "isSidechain": False, "message": {"content": text}, "sessionId": self.id})
+        if keep:
+            os.makedirs(self.project, exist_ok=True)
+            with open(self.file(self.id), "a", encoding="utf-8") as file:
+                file.writelines(json.dumps(record) + "\n" for record in self.unkept)
+            self.unkept = []
+
+    def enter(self, number: str) -> None:
+        """Be in a conversation from now on, and leave word of that."""
+        self.id = number
+        os.makedirs(os.path.join(self.folder, "sessions"), exist_ok=True)
+        with open(self.map, "w", encoding="utf-8") as file:
+            json.dump({"pid": os.getpid(), "sessionId": number, "cwd": os.getcwd(), "status": "idle"}, file)
+
+    @property
+    def map(self) -> str:
+        """Where claude says while it lives which conversation it is in."""
+        return os.path.join(self.folder, "sessions", f"{os.getpid()}.json")
+
+
+conversation: Conversation
+
+
+def refuse(reason: str) -> None:
+    """Say why not, and end as claude does."""
+    os.write(2, f"{reason}\n".encode())
+    os._exit(1)
+
+
+def converse(when: str, words: str) -> None:
+    """Find the conversation."""
+    global conversation
+    conversation, args = Conversation(), json.loads(words)
+    given = dict(itertools.pairwise(args))
+    new, old = given.get("--session-id"), given.get("--resume")
+    if "--continue" in args:
+        files = [os.path.join(conversation.project, name) for name in os.listdir(conversation.project)]
+        if not files:
+            refuse("No conversation found to continue")
+        old = os.path.basename(max(files, key=os.path.getmtime)).removesuffix(".jsonl")
+    if new and old:
+        refuse("Error: --session-id can only be used with --continue or --resume if --fork-session is also specified.")
+    if new and not re.fullmatch("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", new):
+        refuse("Error: Invalid session ID. Must be a valid UUID.")
+    if new and os.path.exists(conversation.file(new)):
+        refuse(f"Error: Session ID {new} is already in use.")
+    conversation.enter(new or old or another_id())
+    if old and not conversation.turns():
+        refuse(f"No conversation found with session ID: {old}")
+    conversation.kept = when
+    taken = {"-p", "--continue", "--session-id", "--resume", new, old}
+    for prompt in (word for word in args if word not in taken):
+        turn(prompt)
+
+
+def turn(text: str) -> None:
+    """Hear the person."""
+    conversation.add("user", text, keep=conversation.kept == "start")
+
+
+def another_id() -> str:
+    """Return an id of its own making."""
+    text = os.urandom(16).hex()
+    return "-".join((text[:8], text[8:12], text[12:16], text[16:20], text[20:]))
+
+
+def reply() -> None:
+    """Answer."""
+    say(f"hist={len(conversation.turns())}")
+    conversation.add("assistant", "yes", keep=conversation.kept != "never")
+
+
+def bye() -> None:
+    """End as claude does."""
+    say(f"Resume this session with:\nclaude --resume {conversation.id}")
+    os.unlink(conversation.map)
+    os._exit(0)
+
+
 STEPS: dict[str, Callable[..., object]] = {
     "say": say,
     "report": report,
@@ -129,6 +252,11 @@ STEPS: dict[str, Callable[..., object]] = {
     "touch": lambda path: os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600)),
     "send": send,
     "spawn": lambda command: os.spawnlp(os.P_NOWAIT, "sh", "sh", "-c", command),
+    "converse": converse,
+    "turn": turn,
+    "reply": reply,
+    "clear": lambda: conversation.enter(another_id()),
+    "bye": bye,
     "exit": lambda code: os._exit(int(code)),
 }
 

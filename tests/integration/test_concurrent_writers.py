@@ -26,7 +26,7 @@ for number in range(count):
     store, _ = connection.open_for_writing(project)
     begun = recording.begin_run(store, run)
     how = ending(Rank.OWNER, status=RunStatus.FAILED, exit_code=number % 256, cause=Cause.EXITED, settled_by=name)
-    assert recording.finish_run(store, run, how) == begun
+    assert recording.finish_run(store, run, how)[0] == begun
     store.close()
     recorded[run.token] = begun
 print(json.dumps(recorded))

@@ -411,17 +411,6 @@ def test_the_journal_has_times_of_its_own(start: Callable[..., Daemon], tmp_path
         daemon.stop()
 
 
-def test_a_terminal_that_closes_ends_it(processes: Processes, home: Path) -> None:
-    """A daemon that a person runs in a terminal ends by the hangup; elsewhere SIGHUP only makes it look anew."""
-    ours, theirs = os.openpty()
-    daemon = processes.ours("daemon", "--no-discover", stdin=subprocess.DEVNULL, stdout=theirs, stderr=theirs)
-    os.close(theirs)
-    assert b"supervising" in os.read(ours, 1000)
-    daemon.send_signal(signal.SIGHUP)
-    assert daemon.wait(20) == 0
-    os.close(ours)
-
-
 class TestTrouble:
     """Stores that are odd, damaged, locked or read-only."""
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from kit import COMMAND, Processes, wait_until
-from wrapping import Terminal, agent, logs_of, recorded_run
+from wrapping import Terminal, agent, is_stopped, logs_of, recorded_run
 
 from supervisor.process import procfs
 
@@ -106,6 +109,87 @@ def test_nothing_to_log(project: Path, processes: Processes) -> None:
         assert shown.startswith(b"agent-yes-supervise: this run is not logged: ")
         assert (shown.count(b"\n"), terminal.program.wait(20)) == (1, 6)
     assert recorded_run(project)["exit_code"] == 6
+
+
+@pytest.fixture(params=[(), ("--log",)], ids=["plain", "logged"])
+def wrap(request: pytest.FixtureRequest) -> tuple[str, ...]:
+    """Return how wrap is called."""
+    return (*COMMAND, "wrap", *request.param)
+
+
+def test_keys_from_a_terminal(project: Path, processes: Processes, wrap: tuple[str, ...]) -> None:
+    """Where only stdout is redirected the agent reads the terminal, and Ctrl-Z and fg reach it once."""
+    bash = shutil.which("bash")
+    if bash is None:
+        pytest.skip("there is no bash here")
+    steps = [
+        "trap",
+        "INT",
+        "trap",
+        "CONT",
+        "say",
+        "up",
+        "line",
+        "take",
+        "INT",
+        "line",
+        "take",
+        "CONT",
+        "line",
+        "exit",
+        7,
+    ]
+    environment = {**os.environ, "PS1": "", "HISTFILE": "/dev/null"}
+    with Terminal(processes, bash, "--norc", "--noprofile", "--noediting", "-i", env=environment) as terminal:
+        settings = terminal.settings()
+        terminal.type(f"{shlex.join([*wrap, *agent(*steps)])} | (trap '' INT; exec cat)\n")
+        terminal.expect("up")
+        run = recorded_run(project)
+        both = processes.adopt(run["owner_pid"]), processes.adopt(run["pid"])
+        terminal.type("a line\n")
+        terminal.expect("[a line]")
+        terminal.type("\x03")
+        terminal.expect("SIGINT")
+        terminal.type("more\n")
+        terminal.expect("[more]")
+        terminal.type("\x1a")
+        wait_until(lambda: all(map(is_stopped, both)))
+        terminal.type('echo "shell: $?"\n')
+        terminal.expect(f"shell: {128 + signal.SIGTSTP}")
+        terminal.type("fg\n")
+        terminal.expect("SIGCONT")
+        terminal.type("the last\n")
+        assert "SIGCONT" not in terminal.expect("[the last]")
+        wait_until(lambda: recorded_run(project)["exit_code"] == 7)
+        terminal.type('echo "the shell obeys"\n')
+        terminal.expect("the shell obeys")
+        assert terminal.settings() == settings
+    if "--log" in wrap:
+        assert logs_of(project)["log"].decode().split("\n")[0:2] == ["up", "[a line]"]
+
+
+def test_what_is_written_before_a_stop(project: Path, processes: Processes, wrap: tuple[str, ...]) -> None:
+    """What an agent has written when it stops is passed on before the wrapper stops along."""
+    writes = f"head -c {1 << 20} /dev/zero & wait; kill -TSTP $$; exit 5"
+    wrapper = processes.start(*wrap, "sh", "-c", writes, stdout=subprocess.PIPE, process_group=0)
+    assert wrapper.stdout is not None
+    assert len(wrapper.stdout.read(1 << 20)) == 1 << 20
+    wait_until(lambda: is_stopped(wrapper.pid))
+    wrapper.send_signal(signal.SIGCONT)
+    assert (wrapper.stdout.read(), wrapper.wait(20)) == ("", 5)
+
+
+def test_into_a_socket(project: Path) -> None:
+    """What an agent has written to a socket, as programs of node give their children, is there when wrap has ended."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.setblocking(False)
+        size = 20_000
+        ended = subprocess.run(
+            [*LOGGED, "sh", "-c", f"head -c {size} /dev/zero; exit 4"], stdout=theirs.fileno(), check=False
+        )
+        assert ended.returncode == 4
+        assert len(ours.recv(2 * size)) == size
 
 
 def test_closed_streams(project: Path) -> None:

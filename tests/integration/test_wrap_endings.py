@@ -19,15 +19,24 @@ STOPPED = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.
 SIGNALLED = [signal.SIGSEGV, signal.SIGABRT, signal.SIGUSR1, signal.SIGALRM, signal.SIGRTMIN, signal.SIGRTMAX]
 
 
+Words = tuple[str, ...]
+
+
+@pytest.fixture(params=[(), ("--log",)], ids=["plain", "logged"])
+def wrap(request: pytest.FixtureRequest) -> Words:
+    """Return how wrap is called: with a log what the agent writes goes through pipes."""
+    return ("wrap", *request.param)
+
+
 def by_signal(number: int) -> list[str]:
     """Return a command that dies by a signal, and leaves no core file."""
     return ["sh", "-c", f"ulimit -c 0; kill -{int(number)} $$"]
 
 
 @pytest.mark.parametrize("code", [0, 1, 2, 3, 42, 125, 126, 127, 128, 130, 137, 255])
-def test_exit_code(project: Path, code: int) -> None:
+def test_exit_code(project: Path, code: int, wrap: Words) -> None:
     """An exit code comes through as it is and is recorded, by the owner, as completed or failed."""
-    ended = run_ours("wrap", "sh", "-c", f"exit {code}")
+    ended = run_ours(*wrap, "sh", "-c", f"exit {code}")
     assert (ended.returncode, ended.stdout, ended.stderr) == (code, "", "")
     run = recorded_run(project)
     assert (run["status"], run["exit_code"]) == ("failed" if code else "completed", code)
@@ -43,11 +52,11 @@ def test_exit_code(project: Path, code: int) -> None:
         (32, "crashed", "signalled"),
     ],
 )
-def test_signal(project: Path, number: int, status: str, cause: str) -> None:
+def test_signal(project: Path, number: int, status: str, cause: str, wrap: Words) -> None:
     """A signal that ends the agent ends wrap too, so that a parent sees the truth; the record says 128+n and why."""
     if number in ignored_signals():
         pytest.skip(f"a program that is started here ignores signal {number}")
-    ended = run_ours("wrap", *by_signal(number))
+    ended = run_ours(*wrap, *by_signal(number))
     assert (ended.returncode, ended.stdout, ended.stderr) == (-number, "", "")
     run = recorded_run(project)
     assert (run["status"], run["exit_code"], run["cause"]) == (status, 128 + number, cause)
@@ -55,24 +64,24 @@ def test_signal(project: Path, number: int, status: str, cause: str) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL, signal.SIGUSR1])
-def test_shell_sees_the_signal(project: Path, number: signal.Signals) -> None:
+def test_shell_sees_the_signal(project: Path, number: signal.Signals, wrap: Words) -> None:
     """To a shell an agent that a signal ended looks the same with wrap and without: 128+n."""
     script = '"$@"; echo "code $?"'
     direct, wrapped = (
         subprocess.run(["sh", "-c", script, "sh", *words], capture_output=True, text=True, check=False).stdout
-        for words in (by_signal(number), [*COMMAND, "wrap", *by_signal(number)])
+        for words in (by_signal(number), [*COMMAND, *wrap, *by_signal(number)])
     )
     assert direct == wrapped == f"code {128 + number}\n"
 
 
 @pytest.mark.parametrize("hard", [0, resource.RLIM_INFINITY], ids=["forbidden", "unlimited"])
-def test_no_second_core_file(project: Path, hard: int) -> None:
+def test_no_second_core_file(project: Path, hard: int, wrap: Words) -> None:
     """When the agent dumps core, wrap dies by the same signal without a core file of its own."""
     if hard and resource.getrlimit(resource.RLIMIT_CORE)[1] != hard:
         pytest.skip("core files are forbidden here")
     (project / "below").mkdir()
     ended = run_ours(
-        "wrap",
+        *wrap,
         *("sh", "-c", "cd below && kill -SEGV $$"),
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_CORE, (hard, hard)),
     )
@@ -84,9 +93,9 @@ def test_no_second_core_file(project: Path, hard: int) -> None:
         assert (dumped, recorded_run(project)["core_dumped"]) == ((1, 1) if hard else (0, 0))
 
 
-def test_kill_the_agent(project: Path, processes: Processes) -> None:
+def test_kill_the_agent(project: Path, processes: Processes, wrap: Words) -> None:
     """An agent that somebody kills with SIGKILL is recorded as crashed, 137 and killed, by its owner wrap."""
-    wrapper = processes.ours("wrap", *agent("touch", "up", "await", "never"))
+    wrapper = processes.ours(*wrap, *agent("touch", "up", "await", "never"))
     wait_until((project / "up").exists)
     os.kill(recorded_run(project)["pid"], signal.SIGKILL)
     assert wrapper.wait(20) == -signal.SIGKILL
@@ -122,9 +131,9 @@ def unstartable(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("no\nsuch\x1b[2J", 127, "no\ufffdsuch\ufffd[2J: command not found"),
     ],
 )
-def test_not_started(project: Path, unstartable: Path, command: str, code: int, message: str) -> None:
+def test_not_started(project: Path, unstartable: Path, command: str, code: int, message: str, wrap: Words) -> None:
     """A command that cannot be started is answered as a shell does, in one line, and recorded as not started."""
-    ended = run_ours("wrap", command, "x")
+    ended = run_ours(*wrap, command, "x")
     assert (ended.returncode, ended.stderr) == (code, f"agent-yes-supervise: {message}\n")
     run = recorded_run(project)
     assert (run["status"], run["exit_code"], run["cause"], run["cli"]) == ("failed", code, "not-started", command)
@@ -138,10 +147,10 @@ def script(path: Path, text: str, mode: int = 0o755) -> Path:
     return path
 
 
-def test_script_without_interpreter_line(project: Path) -> None:
+def test_script_without_interpreter_line(project: Path, wrap: Words) -> None:
     """A script without an interpreter line is run by sh with its arguments, as execvp(3) and shells do."""
     script(project / "agent", 'echo "$0 $1"; exit 4\n')
-    ended = run_ours("wrap", "./agent", "a b")
+    ended = run_ours(*wrap, "./agent", "a b")
     assert (ended.returncode, ended.stdout, ended.stderr) == (4, "./agent a b\n", "")
 
 
@@ -230,7 +239,7 @@ def refuse(pid, number):
 signals.Inherited()
 os.kill = refuse
 print(flush=True)
-status = signals.wait_for(agent, after=0, attend=lambda: None)
+status = signals.wait_for(agent, after=0, attend=lambda: None, heard={})
 os._exit(os.WEXITSTATUS(status))
 """
 

@@ -10,6 +10,7 @@ import shlex
 import signal
 import sqlite3
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -20,6 +21,7 @@ from nursery import linux
 from wrapping import STORE, agent, end_runs, recorded_run, recorded_runs
 
 from supervisor.process import procfs
+from supervisor.spool.applying import apply_spooled
 
 pytestmark = [linux, pytest.mark.usefixtures("reaped")]
 
@@ -92,9 +94,9 @@ def test_told_and_recorded(project: Path, processes: Processes) -> None:
 def test_script(project: Path, processes: Processes) -> None:
     """A program that an interpreter runs is told by its own name, without its arguments: there may be secrets."""
     (project / "server.py").write_text("import time\ntime.sleep(1000)\n")
-    ended = run(*leaving("python3 -S server.py --key sk-secret"))
+    ended = run(*leaving(f"{sys.executable} -S server.py --key sk-secret"))
     pid = left(project, processes)
-    assert re.fullmatch(rf"{PREFIX}1 process left: {pid} python3 server.py \d+s\n", ended.stderr)
+    assert re.fullmatch(rf"{PREFIX}1 process left: {pid} python[0-9.]* server.py \d+s\n", ended.stderr)
     assert "secret" not in str(evidence(project))
 
 
@@ -134,7 +136,7 @@ def test_reap_one_that_refuses(project: Path, stubborn: subprocess.Popen[str]) -
 
 
 def test_not_recorded(project: Path, stubborn: subprocess.Popen[str]) -> None:
-    """What was left, where that cannot be recorded in time, is told all the same, and a line says so."""
+    """What was left, where that cannot be recorded in time, is told all the same, and recorded later."""
     with closing(sqlite3.connect(project / STORE, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         stubborn.send_signal(signal.SIGINT)
@@ -142,8 +144,10 @@ def test_not_recorded(project: Path, stubborn: subprocess.Popen[str]) -> None:
     assert stubborn.stderr is not None
     told, missing = stubborn.stderr.read().splitlines()
     assert told.startswith(f"{PREFIX}1 process ended: ")
-    assert missing.startswith(f"{PREFIX}what it has left behind is not recorded: ")
+    assert missing.startswith(f"{PREFIX}what it has left behind is not recorded yet; it is kept in ")
     assert (recorded_run(project)["exit_code"], evidence(project)) == (3, [])
+    assert apply_spooled().troubles == []
+    assert [one[2] for one in evidence(project)] == ["killed"]
 
 
 @pytest.mark.parametrize("name", ["codex app-server", "cline --cline-hub-daemon"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import shutil
@@ -15,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from kit import COMMAND, Original, Processes, rows, run_ours, wait_until
-from wrapping import STORE, agent, children, is_stopped, recorded_run, recorded_runs
+from wrapping import STORE, agent, children, is_stopped, no_privilege, recorded_run, recorded_runs
 
 from supervisor import registry
 from supervisor.process import procfs
@@ -198,13 +197,6 @@ class TestBare:
         ended = run_ours("wrap", cwd=project / "empty")
         assert (ended.returncode, ended.stderr.count("\n")) == (125, 1)
         assert list((project / "empty").iterdir()) == []
-
-
-def no_privilege() -> None:
-    """Take from root the right to pass over the rights of files; for what is about to be started."""
-    if os.geteuid() == 0:
-        for capability in (1, 2):  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
-            assert ctypes.CDLL(None).prctl(24, capability) == 0  # PR_CAPBSET_DROP
 
 
 def repair(project: Path, how: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -101,6 +102,19 @@ def test_masked_prompt_is_not_given_to_an_agent(project: Path) -> None:
     assert (bare.returncode, bare.stdout, len(recorded_runs(project))) == (125, "", 1)
     assert "the project's prompt held a secret, which is not stored; give the prompt again" in bare.stderr
     assert run_ours("wrap", "--prompt", "hello").stdout == "hello\n"
+
+
+def test_environment(project: Path) -> None:
+    """Of the environment a few variables are recorded that hold no secret, and shown; of others not even the name."""
+    given = {"PATH": os.environ["PATH"], "HOME": os.environ["HOME"], "TERM": "xterm", "LANG": "C.UTF-8", **VARIABLES}
+    given |= {name: os.environ[name] for name in os.environ if name.startswith("XDG_")}
+    run_ours("wrap", "true", env={**given, "NODE_VERSION": "v" * 10000})
+    shown = json.loads(run_ours("runs", "show", "--json", ".").stdout)["environment"]
+    assert shown == {"PATH": given["PATH"], "TERM": "xterm", "LANG": "C.UTF-8", "NODE_VERSION": "v" * 8192}
+    assert re.search(
+        rf"^with PATH +{re.escape(given['PATH'][:20])}", run_ours("runs", "show", ".").stdout, re.MULTILINE
+    )
+    assert not any(name.encode() in (project / ".agent-yes" / "store.sqlite").read_bytes() for name in VARIABLES)
 
 
 REPORTS = """

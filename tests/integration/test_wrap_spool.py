@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import json
 import os
 import shutil
 import signal
@@ -17,9 +17,10 @@ import pytest
 from daemons import Daemon
 from kit import Original, Processes, rows, run_ours, wait_until
 from stores import race
-from wrapping import STORE, agent, children, recorded_run, recorded_runs
+from wrapping import STORE, agent, children, end_runs, recorded_run, recorded_runs
 
 from supervisor import registry
+from supervisor.db import get_db
 from supervisor.models import Rank
 from supervisor.spool import files
 from supervisor.spool.applying import apply_spooled
@@ -41,6 +42,38 @@ DIE = """
 die = lambda *_, **__: os.kill(os.getpid(), 9)
 after = lambda call: lambda *a, **k: (call(*a, **k), die())
 """.strip()
+
+
+ENDS_IN_BETWEEN = """
+import time
+from supervisor.wrap import launch
+
+def look(*args, look=launch._look_behind, **options):
+    open("ended", "w").close()
+    while not os.path.exists("go on"):
+        time.sleep(0.01)
+    look(*args, **options)
+
+launch._look_behind = look
+"""
+"""Waits between an end and the look at what is left behind."""
+
+REPLACES = """
+import shutil
+from supervisor.store import recording
+from supervisor.store.connection import open_for_writing
+
+def finish(*args, finish=recording.finish_run):
+    finished = finish(*args)
+    if not os.path.exists("old"):
+        os.mkdir("old")
+        os.rename(".agent-yes", "old/.agent-yes")
+        replace()
+    return finished
+
+recording.finish_run = finish
+replace = lambda: """
+"""Replaces the store when the ending has been written into it; what is to stand there then follows."""
 
 
 def impatient(*words: str, but: str = "") -> list[str]:
@@ -132,6 +165,39 @@ def test_locked_at_the_end(project: Path, processes: Processes) -> None:
     assert (after["status"], after["exit_code"], after["rank"]) == ("failed", 3, Rank.OWNER)
 
 
+@pytest.mark.parametrize("applied", ["before", "after"], ids=lambda when: f"brought {when} that is known")
+def test_left_behind(project: Path, lock: sqlite3.Connection, processes: Processes, applied: str) -> None:
+    """What an agent has left behind belongs to its end, when that is only kept, too."""
+    after = "" if applied == "after" else ENDS_IN_BETWEEN
+    command = impatient("sh", "-c", "sleep 60 2>/dev/null & exit 3", but=after)
+    wrapper = processes.start(*command, stderr=subprocess.PIPE)
+    if applied == "before":
+        wait_until((project / "ended").exists)
+        lock.execute("COMMIT")
+        assert apply_spooled().files == 1
+        (project / "go on").touch()
+    said = wrapper.communicate(timeout=20)[1]
+    assert (wrapper.returncode, said.count("\n"), "process left: " in said) == (3, 2, True)
+    if applied == "after":
+        assert [files.ADDED in name for name in files.waiting()] == [True, False]
+        lock.execute("COMMIT")
+        assert apply_spooled().files == 2
+    ((evidence,),) = rows(project, "SELECT evidence FROM run_ending")
+    assert [one["name"] for one in json.loads(evidence)["left"]] == ["sleep"]
+    assert (recorded_run(project)["exit_code"], kept()) == (3, [])
+    end_runs(project)
+
+
+@pytest.mark.parametrize("by", ["another", "nobody"])
+def test_replaced_while_it_is_written(project: Path, by: str) -> None:
+    """An end that is just written when its store is replaced, or deleted, goes into the one that stands there then."""
+    but = REPLACES + ("open_for_writing(os.getcwd())[0].close()" if by == "another" else "None")
+    ended = subprocess.run(impatient("sh", "-c", "exit 3", but=but), check=False, capture_output=True, timeout=20)
+    assert (ended.returncode, ended.stderr) == (3, b"")
+    assert (recorded_run(project)["exit_code"], kept()) == (3, [])
+    assert recorded_run(project / "old")["token"] == recorded_run(project)["token"]
+
+
 def test_store_is_back_at_the_end(project: Path, processes: Processes) -> None:
     """A run that begins in the spool and ends when the store can be written is there at once, and the spool empty."""
     (project / ".agent-yes").write_text("mine")
@@ -179,51 +245,6 @@ def test_neither_store_nor_spool(
     assert said[-1].startswith("agent-yes-supervise: this run is not recorded: ")
     assert "; nor can it be kept for later: " in said[-1]
     assert len(said) == (2 if home_gone_at == "end" else 1)
-
-
-def _full(place: Path) -> None:
-    """Fill a file system."""
-    with (place / "ballast").open("wb", buffering=0) as file, contextlib.suppress(OSError):
-        while True:
-            file.write(b"x" * 4096)
-
-
-@pytest.fixture
-def small(project: Path) -> Iterator[Path]:
-    """Give the test a directory on a small disk of its own."""
-    place = project.parent / "small"
-    place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=512k", "none", str(place)]
-    if os.geteuid() != 0 or subprocess.run(mount, check=False, capture_output=True).returncode:
-        pytest.skip("needs the right to mount")
-    yield place
-    subprocess.run(["umount", "--lazy", place], check=True)
-
-
-@pytest.mark.root
-@pytest.mark.parametrize("full_at", ["start", "end"])
-def test_full_disk(small: Path, processes: Processes, full_at: str) -> None:
-    """On a full disk the agent runs as ever; when there is space again the run is recorded, once."""
-    if full_at == "start":
-        _full(small)
-    marks = small.parent / "project"
-    steps = agent("touch", marks / "up", "await", marks / "go", "exit", 3)
-    wrapper = processes.ours("wrap", *steps, cwd=small, stderr=subprocess.PIPE)
-    wait_until((marks / "up").exists)
-    if full_at == "end":
-        assert recorded_run(small)["status"] == "running"
-        _full(small)
-    (marks / "go").touch()
-    said = wrapper.communicate(timeout=20)[1]
-    assert (wrapper.returncode, said.count("\n"), kept()) == (3, 1, [files.ENDED])
-    assert " is not recorded yet: " in said
-    (trouble,) = apply_spooled().troubles
-    assert "free some space on its disk" in str(trouble)
-    (small / "ballast").unlink()
-    for _ in range(2):
-        assert apply_spooled().troubles == []
-        run = recorded_run(small)
-        assert (run["status"], run["exit_code"], run["settled_by"]) == ("failed", 3, "wrap")
 
 
 DIES = """
@@ -300,15 +321,39 @@ def test_next_command(project: Path, words: Reader) -> None:
     assert (recorded_run(project)["status"], kept()) == ("completed", [])
 
 
+def test_next_wrapper(project: Path, processes: Processes) -> None:
+    """A wrapper brings what earlier ones have left of the same project, while its agent runs."""
+    spool_runs(project, 2)
+    other = project / "other"
+    other.mkdir()
+    run_ours("wrap", "--project", "other", "true")
+    shutil.move(other / ".agent-yes", other / "away")
+    (other / ".agent-yes").write_text("mine")
+    run_ours("wrap", "--project", "other", "true")
+    wrapper = processes.ours("wrap", *agent("await", "go", "exit", 0))
+    wait_until(lambda: len(kept()) == 1)
+    (project / "go").touch()
+    assert wrapper.wait(20) == 0
+    assert [run["exit_code"] for run in recorded_runs(project)] == [0, 3, 3]
+
+
+def test_opening_from_python(project: Path) -> None:
+    """A program that opens a store by the database module finds there what was spooled for it."""
+    spool_runs(project, 1)
+    (run,) = get_db(project).get_all_runs()
+    assert (run.exit_code, kept()) == (3, [])
+
+
 def test_older_default_gives_way(project: Path, lock: sqlite3.Connection) -> None:
     """A run that is recorded late does not undo the default command that a later one has set, nor when that ran."""
     subprocess.run(impatient("--default", "true"), check=False, timeout=20, capture_output=True)
     lock.execute("COMMIT")
     run_ours("wrap", "--default", "echo")
     before = rows(project, "SELECT * FROM projects")
-    assert apply_spooled().files == 1
+    apply_spooled()  # if that run has not
     assert rows(project, "SELECT * FROM projects") == before
-    assert [run["cli"] for run in recorded_runs(project)] == ["echo", "true"]
+    assert rows(project, "SELECT cmd FROM projects") == [("echo",)]
+    assert sorted(run["cli"] for run in recorded_runs(project)) == ["echo", "true"]
 
 
 def test_late_default(project: Path, lock: sqlite3.Connection) -> None:

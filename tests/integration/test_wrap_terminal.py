@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 from kit import COMMAND, Processes, wait_until
-from wrapping import Terminal, agent, is_stopped, recorded_run
+from wrapping import Terminal, agent, children, is_stopped, recorded_run
+
+from supervisor.process import procfs
 
 Words = tuple[str, ...]
 Started = Callable[..., tuple[int, int]]
@@ -140,6 +142,44 @@ def test_ctrl_z_and_fg(project: Path, shell: Terminal, started: Started) -> None
     wait_until(lambda: recorded_run(project)["exit_code"] == 7)
     shell.type('echo "shell: $?"\n')
     shell.expect("shell: 7")
+
+
+def test_ctrl_z_in_a_script(project: Path, shell: Terminal, processes: Processes, wrap: Words) -> None:
+    """Ctrl-Z stops the whole job that an agent is part of: also the script that waits for it, and what else it runs."""
+    (project / "script").write_text('cat <"$1" & shift; "$@"; echo "after $?"\n')
+    os.mkfifo("fifo")
+    shell.type(shlex.join(["sh", "script", "fifo", *wrap, *agent("say", "up", "line", "exit", "7")]) + "\n")
+    shell.expect("up")
+    run = recorded_run(project)
+    script = procfs.read_stat(run["owner_pid"]).ppid
+    job = [processes.adopt(pid) for pid in (run["pid"], script, *children(script))]
+    assert len(job) == 4
+    shell.type(CTRL_Z)
+    wait_until(lambda: all(map(is_stopped, job)))
+    shell.type('echo "shell: $?"\n')
+    shell.expect(f"shell: {128 + signal.SIGTSTP}")
+    shell.type("fg\n")
+    wait_until(lambda: not any(map(is_stopped, job)))
+    shell.type("still here\n")
+    shell.expect("[still here]")
+    shell.expect("after 7")
+
+
+def test_resize_while_stopped(project: Path, shell: Terminal, processes: Processes, wrap: Words) -> None:
+    """An agent that is brought back to the foreground finds the size that its window has got meanwhile."""
+    script = "echo up; read line; stty size; exit 7"
+    shell.resize(40, 100)
+    shell.type(shlex.join([*wrap, "sh", "-c", script]) + "\n")
+    shell.expect("up")
+    run = recorded_run(project)
+    both = processes.adopt(run["owner_pid"]), processes.adopt(run["pid"])
+    shell.type(CTRL_Z)
+    wait_until(lambda: all(map(is_stopped, both)))
+    shell.resize(41, 101)
+    shell.type("fg\n")
+    wait_until(lambda: not any(map(is_stopped, both)))
+    shell.type("\n")
+    shell.expect("41 101")
 
 
 def test_background_reader(project: Path, shell: Terminal, started: Started, wrap: Words) -> None:

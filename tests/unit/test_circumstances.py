@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-from dataclasses import replace
 
 import pytest
 
@@ -233,7 +232,7 @@ def test_circumstances_stay_evidence_after_a_request() -> None:
 def test_the_given_ending_is_left_alone() -> None:
     """Endings are values: explaining one makes another."""
     ending = ended(9)
-    before = replace(ending, evidence=dict(ending.evidence))
+    before = ending.replaced(evidence=dict(ending.evidence))
     after_request(explained(ending, Circumstances(oom=OOM)), asked())
     assert ending == before
     assert KNOWN == {"source": "pidfd exit info"}

@@ -6,9 +6,11 @@ import os
 import tomllib
 from pathlib import Path
 
+import platformdirs
 import pytest
 
-from supervisor.config import Config, ConfigError, as_toml, load
+from supervisor import paths
+from supervisor.config import AgentConfig, Config, ConfigError, as_toml, load
 
 
 @pytest.fixture
@@ -49,13 +51,36 @@ def test_as_a_file(file: Path) -> None:
     assert all("#" in line for line in text.splitlines() if "=" in line)
 
 
+def test_agents(file: Path) -> None:
+    """Each agent has a table of its own, whatever it is called, and is written as a file so too."""
+    file.write_text("[agents.claude]\nlog = true\n[agents.codex]\n['agents'.'a \"b\"']\nlog = true\n")
+    config = load(str(file))
+    expected = {"claude": AgentConfig(log=True), "codex": AgentConfig(), 'a "b"': AgentConfig(log=True)}
+    assert config == Config(agents=expected)
+    file.write_text(as_toml(config))
+    assert load(str(file)) == config
+
+
+@pytest.mark.parametrize("folder", [None, "", "relative", "/x", "/ x "])
+def test_place(folder: str | None, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file lies where platformdirs says, though nobody waits for it."""
+    monkeypatch.delenv("XDG_CONFIG_HOME")
+    if folder is not None:
+        monkeypatch.setenv("XDG_CONFIG_HOME", folder)
+    assert paths.config_file() == str(platformdirs.user_config_path(paths.APP, appauthor=False) / "config.toml")
+
+
 @pytest.mark.parametrize(
     ("text", "line", "says"),
     [
+        ("[agents]\nclaude = true\n", 2, "agents.claude is a table, not true; write [agents.claude]"),
+        ("[agents.claude]\n\nlog = 1\n", 3, "agents.claude.log must be true or false, not 1"),
+        ("[agents.claude]\nlgo = true\n", 2, "there is no key agents.claude.lgo; did you mean log?"),
+        ("[wrap]\ngrace = 0\n", 2, "wrap.grace must be a number from 0.001 to 86400, not 0"),
         ("[daemon]\nsweep_evry = 3\n", 2, "there is no key daemon.sweep_evry; did you mean sweep_every?"),
         ("[daemon]\n\n# a remark\nzzz = 3\n", 4, "there is no key daemon.zzz; there are: sweep_every, discover"),
         ("\n[deamon]\nsweep_every = 3\n", 2, "there is no table deamon; did you mean daemon?"),
-        ("x = [\n  1,\n  2,\n]\n", 1, "there is no table x; there are: daemon, retention"),
+        ("x = [\n  1,\n  2,\n]\n", 1, "there is no table x; there are: daemon, retention, wrap, agents"),
         ("[daemon]\n[retention]\nzzz = [\n1,\n\n]\nlogs_days = 3\n", 3, "there is no key retention.zzz"),
         ("daemon.discover = true\nretention.zzz = 1\n", 2, "there is no key retention.zzz"),
         ("retention = {runs_days = 3, zzz = 1}\n", 1, "there is no key retention.zzz"),

@@ -124,8 +124,9 @@ def test_no_secrets(args: list[str]) -> None:
         *("a" * 300_000 + "key", "ghp_" * 60_000, '"' * 100_000 + "key=", "token=" * 50_000, "://" + ":@" * 60_000),
         *("-----BEGIN PRIVATE KEY-----" * 2_000, "eyJ" * 60_000 + ".", "a-key " * 50_000, "bearer " * 50_000),
         *("http://" * 40_000 + "@", "key: " * 50_000, "key" + " " * 100_000, "cookie:" + " " * 100_000),
+        *('"' + "x-" * 60_000 + " key", '"' + "x-key-" * 30_000, "'" + "-" * 100_000 + "cookie"),
     ],
-    ids=range(13),
+    ids=range(16),
 )
 def test_long_texts(text: str) -> None:
     """However long a command line is, and whatever it holds, its agent does not wait for the masking."""

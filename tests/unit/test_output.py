@@ -106,7 +106,7 @@ def test_json_is_strict(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_json_of_a_run_has_stable_keys() -> None:
     """A run's JSON begins with the columns of its table and has every key whether or not its value is known."""
     columns = "id pid project_id status exit_code started_at ended_at args"
-    process = "dir store cli cwd owner_pid"
+    process = "dir store cli cwd args_added resumed_from owner_pid"
     end = "cause term_signal core_dumped rank settled_by detected_at evidence overwritten verdict reason junk"
     keys = f"{columns} {process} {end}".split()
     assert list(output.run_as_json(view())) == keys
@@ -119,8 +119,9 @@ def test_json_of_a_run() -> None:
     assert (found["started_at"], found["ended_at"]) == (1_795_500_000, 1_795_500_090.25)
     assert (found["status"], found["exit_code"], found["args"]) == ("completed", 0, ["-p", "it's done"])
     assert (found["dir"], found["store"], found["cli"]) == ("/srv/web", "/srv/web", "claude")
-    unknown = "cwd owner_pid cause term_signal core_dumped rank settled_by detected_at evidence verdict reason junk"
-    assert [found[key] for key in unknown.split()] == [None] * 12
+    process = "cwd args_added resumed_from owner_pid"
+    unknown = f"{process} cause term_signal core_dumped rank settled_by detected_at evidence verdict reason junk"
+    assert [found[key] for key in unknown.split()] == [None] * 14
     assert found["overwritten"] is False
 
 

@@ -6,9 +6,11 @@ import json
 import os
 import shutil
 import stat
+import sys
 import time
 from pathlib import Path
 
+import platformdirs
 import pytest
 from kit import Original, Processes
 from stores import place, race
@@ -324,6 +326,29 @@ def test_paths(home: Path) -> None:
         "registry": 0o700,
         "logs": 0o700,
     }
+
+
+@pytest.mark.parametrize("home", ["/h", "/h/", "/", "", "h", "~", None])
+@pytest.mark.parametrize("given", ["/s", "/s/", "/s/../t", "", "  ", "s", "~/s", None])
+def test_paths_are_where_the_platform_wants_them(
+    monkeypatch: pytest.MonkeyPatch, home: str | None, given: str | None
+) -> None:
+    """The folders for state and settings are those that platformdirs names, whatever the environment says."""
+    for name, value in (("HOME", home), ("XDG_STATE_HOME", given), ("XDG_CONFIG_HOME", given)):
+        monkeypatch.delenv(name, raising=False) if value is None else monkeypatch.setenv(name, value)
+    made: list[str] = []
+    monkeypatch.setattr(os, "makedirs", lambda path, **_: made.append(path))
+    folder = paths.state_dir()
+    assert [folder] == made == [platformdirs.user_state_dir(paths.APP, appauthor=False)]
+    assert paths.config_file() == os.path.join(platformdirs.user_config_dir(paths.APP, appauthor=False), "config.toml")
+
+
+def test_digests_are_alike(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
+    """A registry's file has the same name whichever module of Python has made the digest."""
+    found = paths.registry_file("/a/project")
+    for missing in ("_sha2", "_sha256"):
+        monkeypatch.setitem(sys.modules, missing, None)
+    assert paths.registry_file("/a/project") == found
 
 
 @pytest.mark.parametrize("path", [paths.state_dir, paths.registry_dir, paths.log_dir, paths.daemon_lock])

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from kit import Original, rows
-from stores import NEWER, ending, execute, stamp
+from stores import NEWER, ending, execute, new_run, stamp
 
 from supervisor import retention
 from supervisor.config import RetentionConfig
@@ -254,7 +254,7 @@ def begin_logged(original: Original) -> None:
     """Record a running run whose token is `TOKEN`."""
     run = original.create_run(4242)
     with SupervisedStore(str(original.directory)) as store, store.transaction() as connection:
-        recording.insert_process(connection, run, stamp(4242), by="wrap", token=TOKEN)
+        recording.insert_process(connection, run, stamp(4242), by="wrap", run=new_run(original.directory, TOKEN))
 
 
 class TestLogs:

@@ -272,7 +272,7 @@ def test_finish_run(project: Path, before: Rank | None) -> None:
         if before is not None:
             claim = store.running_claims()[0]
             assert store.settle([(claim, ending(before, **KILLED))]) == [True]
-        assert recording.finish_run(store.connection, ours, how) == run_id
+        assert recording.finish_run(store.connection, ours, how)[0] == run_id
         found = detail(store, run_id)
         assert (found.run.status, found.run.exit_code, found.ending) == ("failed", 3, how)
         assert not found.overwritten
@@ -286,12 +286,12 @@ def test_finish_run_of_an_unknown_token(project: Path) -> None:
     began = 1_795_000_000.75
     ours = new_run(project, "lost", stamp=stamp(4999001, started_at=began), prompt="go")
     with SupervisedStore(str(project)) as store:
-        run_id = recording.finish_run(store.connection, ours, ending(OWNER, **EXITED))
+        run_id, _ = recording.finish_run(store.connection, ours, ending(OWNER, **EXITED))
         found = detail(store, run_id)
         assert (found.run.started_at, found.run.status, found.run.exit_code) == (1_795_000_000, "failed", 3)
         assert found.process is not None
         assert (found.process.token, found.dir) == ("lost", str(project))
-        assert recording.finish_run(store.connection, ours, ending(OWNER, **EXITED)) == run_id
+        assert recording.finish_run(store.connection, ours, ending(OWNER, **EXITED))[0] == run_id
         assert len(store.get_all_runs()) == 1
 
 
@@ -303,7 +303,7 @@ def test_finish_run_in_a_store_that_was_made_anew(project: Path, tmp_path: Path)
     (project / ".agent-yes").rename(tmp_path / "moved away")
     with SupervisedStore(str(project)) as store:
         assert recording.begin_run(store.connection, new_run(project, "theirs", pid=4999002)) == run_id
-        assert recording.finish_run(store.connection, ours, ending(OWNER, **EXITED)) == run_id + 1
+        assert recording.finish_run(store.connection, ours, ending(OWNER, **EXITED))[0] == run_id + 1
         assert row(store, run_id) == ("running", None, None)
         assert store.get_running_runs()[0].pid == 4999002
 
@@ -327,7 +327,7 @@ def test_tokens_are_unique(project: Path) -> None:
     with SupervisedStore(str(project)) as store:
         first = recording.begin_run(store.connection, new_run(project))
         assert recording.begin_run(store.connection, new_run(project, pid=4999002)) == first
-        assert recording.finish_run(store.connection, new_run(project), ending(OWNER, **EXITED)) == first
+        assert recording.finish_run(store.connection, new_run(project), ending(OWNER, **EXITED))[0] == first
         assert [run.pid for run in store.get_all_runs()] == [4999001]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -15,9 +16,10 @@ from stores import ending, execute, new_run
 
 from supervisor import paths
 from supervisor.daemon.spooled import SpoolWatch
-from supervisor.models import Cause, Rank, RunStatus
+from supervisor.models import Cause, Claim, Rank, RunStatus
 from supervisor.spool import content, files
 from supervisor.spool.applying import apply_spooled
+from supervisor.store import recording
 from supervisor.store.connection import open_for_writing
 from supervisor.store.recording import NewRun
 
@@ -152,6 +154,9 @@ BAD: dict[str, Callable[[Path], object]] = {
     "another run's": lambda path: path.write_bytes(path.read_bytes().replace(TOKEN.encode(), OTHER.encode())),
     "the beginning's name": lambda path: path.rename(path.with_name(TOKEN + files.BEGUN)),
     "no name of ours": lambda path: path.rename(path.with_name("README")),
+    "text that no store takes": lambda path: path.write_bytes(
+        path.read_bytes().replace(b'"host": "here"', b'"host": "\\ud800"')
+    ),
     "too large": lambda path: os.truncate(path, files.LARGEST + 1),
 }
 
@@ -258,6 +263,114 @@ def test_any_order_once(spool: Spool, order: tuple[bool, bool]) -> None:
     assert rows(spool.project, "SELECT status FROM runs") == [(status,)]
 
 
+ROW = Claim(1, 4999001, 1_795_500_000, None, None, None)
+SETTLED = ending(Rank.KERNEL, cause=Cause.KILLED, exit_code=137, term_signal=9, evidence={"source": "pidfd"})
+
+
+def other_field(part: str, name: str, value: object) -> bytes:
+    """Return the content of a file with the ending of a row, one field of it otherwise."""
+    kept = json.loads(content.encode_settled("/p", ROW, SETTLED))
+    (kept[part] if part else kept)[name] = value
+    return json.dumps(kept).encode()
+
+
+@pytest.mark.parametrize("pid", [1, 1.5, "text", "\udcff", None])
+def test_settled_round_trip(pid: object) -> None:
+    """An ending of a row comes back as it was, whatever the row holds."""
+    row = dataclasses.replace(ROW, pid=pid)
+    assert content.decode_settled(content.encode_settled("/p", row, SETTLED)) == ("/p", row, SETTLED)
+
+
+@pytest.mark.parametrize(
+    ("part", "name", "value"),
+    [
+        ("", "directory", "relative"),
+        ("", "row", None),
+        ("", "ending", None),
+        ("row", "run_id", None),
+        ("row", "pid", []),
+        ("row", "more", 1),
+        ("ending", "rank", int(Rank.OWNER)),
+        ("ending", "rank", 99),
+        ("ending", "status", "running"),
+    ],
+)
+def test_settled_nonsense(part: str, name: str, value: object) -> None:
+    """A value that is not of its kind makes the whole file nonsense, and so does an owner's word."""
+    with pytest.raises(ValueError, match=r"."):
+        content.decode_settled(other_field(part, name, value))
+
+
+def test_settled(spool: Spool) -> None:
+    """An ending that the daemon could not write is brought to its row, once, and to no other one."""
+    spool.keep(ended=False)
+    apply_spooled()
+    ((pid, started_at),) = rows(spool.project, "SELECT pid, started_at FROM runs")
+    row = Claim(1, pid, started_at, None, None, None)
+    for claim in (dataclasses.replace(row, pid=1), row, row):
+        files.keep_settled(str(spool.project), claim, SETTLED)
+        applied = apply_spooled()
+        assert (applied.files, applied.troubles, files.waiting()) == (1, [], [])
+        status = "running" if claim is not row else "crashed"
+        assert rows(spool.project, "SELECT status FROM runs") == [(status,)]
+    assert rows(spool.project, "SELECT exit_code, rank FROM run_ending") == [(137, Rank.KERNEL)]
+
+
+def test_settled_makes_no_store(spool: Spool) -> None:
+    """The ending of a row waits for the store that has the row; none is made for it."""
+    files.keep_settled(str(spool.project), ROW, SETTLED)
+    (trouble,) = apply_spooled().troubles
+    assert "1 run of " in str(trouble)
+    assert (os.listdir(spool.project), len(files.waiting())) == ([], 1)
+
+
+@pytest.mark.parametrize("order", ["ended added", "added ended", "added", "ended added added ended", "begun added"])
+def test_evidence_that_came_later(spool: Spool, order: str) -> None:
+    """What became known of an end after it was kept is part of it in the store, whichever comes first."""
+    run, end = new_run(spool.project, TOKEN), ending(Rank.OWNER, settled_by="wrap", evidence={"source": "waitpid"})
+    more = dataclasses.replace(end, evidence={"source": "waitpid", "left": [{"pid": 1}]})
+    for kind in order.split():
+        if kind == "added":
+            files.keep(run, more, added=True)
+        else:
+            files.keep(run, None if kind == "begun" else end)
+        assert apply_spooled().troubles == []
+    ((evidence,),) = rows(spool.project, "SELECT evidence FROM run_ending")
+    assert json.loads(evidence) == more.evidence
+    assert (spool.tokens(), files.waiting()) == ([TOKEN], [])
+
+
+def test_store_replaced_meanwhile(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What has gone into a file that another stands in place of by then is brought there, too."""
+    adopt, folder = recording.adopt_run, spool.project / ".agent-yes"
+
+    def adopt_and_replace(*args: Any) -> int:
+        made = adopt(*args)
+        if not folder.with_name("old").exists():
+            folder.rename(folder.with_name("old"))
+            open_for_writing(str(spool.project))[0].close()
+        return made
+
+    monkeypatch.setattr(recording, "adopt_run", adopt_and_replace)
+    spool.keep()
+    (trouble,) = apply_spooled().troubles
+    assert ("is being replaced" in str(trouble), spool.tokens()) == (True, [])
+    assert (apply_spooled().troubles, spool.tokens(), files.waiting()) == ([], [TOKEN], [])
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_run_that_the_original_has_deleted(spool: Spool, ended: bool) -> None:
+    """A run that is deleted without what we know of it, as under Bun, is brought whole, as if it were not known."""
+    spool.keep(ended=False)
+    apply_spooled()
+    execute(spool.project, "PRAGMA foreign_keys = OFF", "DELETE FROM runs")
+    spool.keep(ended=ended)
+    assert apply_spooled().troubles == []
+    found = rows(spool.project, "SELECT status, token FROM runs JOIN run_process ON run_id = id")
+    assert found == [("crashed" if ended else "running", TOKEN)]
+    assert rows(spool.project, "SELECT count(*) FROM run_process") == [(1,)]
+
+
 def test_owners_word_stays(spool: Spool) -> None:
     """An end that its owner has recorded is not written again."""
     spool.keep()
@@ -321,10 +434,35 @@ def test_daemon_tries_again(spool: Spool, caplog: pytest.LogCaptureFixture) -> N
     assert spool.tokens() == [TOKEN]
 
 
+def test_daemon_tries_again_at_once_when_a_store_changes(spool: Spool) -> None:
+    """What waits for a store is tried again soon after that changes, and not sooner for others."""
+    now = [0.0]
+    watch = SpoolWatch(lambda: now[0])
+
+    def tries_in() -> float:
+        assert watch.due is not None
+        return watch.due - now[0]
+
+    spool.keep()
+    (spool.project / ".agent-yes").write_text("mine")
+    watch.take()
+    while tries_in() < 1:  # the folder counts as just changed for a while
+        now[0] += tries_in()
+        watch.take()
+    watch.hurry("/another")
+    assert tries_in() >= 1
+    watch.hurry(str(spool.project))
+    assert tries_in() < 1
+    (spool.project / ".agent-yes").unlink()
+    now[0] += tries_in()
+    watch.take()
+    assert (watch.due, spool.tokens()) == (None, [TOKEN])
+
+
 def test_daemon_outlives_a_bug(spool: Spool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     """Whatever goes wrong with the spool the daemon goes on, and logs it once."""
 
-    def boom() -> None:
+    def boom(**_: object) -> None:
         raise RuntimeError("boom")
 
     monkeypatch.setattr("supervisor.daemon.spooled.apply_spooled", boom)

@@ -9,7 +9,7 @@ import shlex
 import signal
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from nursery import linux
 from stores import ending, execute, new_run
 
 from supervisor.cli.output import clean
-from supervisor.models import Cause, Ending, Rank, Run, RunDetail, RunStatus
+from supervisor.models import Cause, Ending, Rank, Run, RunDetail, RunProcess, RunStatus, Stamp
 from supervisor.process.judge import State, Verdict
 from supervisor.store import recording
 from supervisor.store.supervision import SupervisedStore
@@ -42,6 +42,7 @@ BY_OWN_WORDS = {
     Cause.UNRECORDED: "without recording that",
     Cause.NOT_STARTED: "it could not be started",
 }
+SESSION = "11111111-2222-4333-8444-555555555555"
 SURE = {Rank.OWNER: "certain: recorded by", Rank.KERNEL: "certain: the kernel's", Rank.INFERENCE: "inferred: "}
 
 
@@ -76,6 +77,21 @@ def settled(cause: Cause = Cause.LOST, rank: Rank = Rank.KERNEL, **given: Any) -
     known = {name: given.pop(name) for name in ("cli", "directory", "args") if name in given}
     found = ending(rank, cause=cause, **{"ended_at": ENDED, "detected_at": ENDED + 0.01, **given})
     return detail(found.status, code=found.exit_code, settled=found, **known)
+
+
+def with_process(found: RunDetail, added: list[str], *, cwd: str | None = None) -> RunDetail:
+    """Return a run with what `wrap` has added to its arguments."""
+    process = RunProcess(
+        "token",
+        found.cli,
+        cwd,
+        Stamp(None, None, None, None, None, 1, None, None, None),
+        "wrap",
+        1,
+        1,
+        args_added=tuple(added),
+    )
+    return replace(found, process=process)
 
 
 def told(found: RunDetail, verdict: Verdict | None = None, *, name: str = "project#7") -> Account:
@@ -405,6 +421,60 @@ def test_how_an_agent_goes_on(cli: str, words: str) -> None:
     assert account.next[-1] == expected
 
 
+@pytest.mark.parametrize(
+    ("cli", "added", "words"),
+    [
+        ("claude", ["--session-id", SESSION], f"claude --resume {SESSION}"),
+        ("/opt/claude", ["--resume", SESSION], f"/opt/claude --resume {SESSION}"),
+        ("codex", ["resume", SESSION], f"codex resume {SESSION}"),
+        ("codex", ["resume", "--last"], "codex resume --last"),
+        ("gemini", ["--session-id", SESSION], f"gemini --resume {SESSION}"),
+        ("qwen", ["--session-id", SESSION], f"qwen --resume {SESSION}"),
+        ("copilot", ["--session-id", SESSION], f"copilot --session-id {SESSION}"),
+        (
+            "opencode",
+            ["--session", "ses_df7505de5ffe2ScIr4zDko5CQD"],
+            "opencode --session ses_df7505de5ffe2ScIr4zDko5CQD",
+        ),
+        ("pi", ["--session", "/home/me/a b.jsonl"], "pi --session '/home/me/a b.jsonl'"),
+        ("claude", ["--session-id"], "claude --continue"),
+        ("claude", ["--session-id", "$(evil)"], "claude --continue"),
+        ("claude", ["--session-id", "--dangerously-skip-permissions"], "claude --continue"),
+        ("pi", ["--session", "/home/\x1b[2J.jsonl"], "pi --continue"),
+    ],
+)
+def test_which_conversation_an_agent_goes_on_with(cli: str, added: list[str], words: str) -> None:
+    """Where `wrap` has added the id of a conversation that very one is named, and never anything else."""
+    account = told(with_process(settled(Cause.KILLED, cli=cli, args=["-p", "hello"]), added))
+    assert account.next[-1] == (f"go on with its conversation: cd /home/me/project && agent-yes-supervise wrap {words}")
+
+
+def test_the_conversation_that_was_asked_for() -> None:
+    """An id that the person gave is as good as one that was added."""
+    account = told(settled(Cause.KILLED, cli="claude", args=["--resume", SESSION]))
+    assert account.next[-1].endswith(f"wrap claude --resume {SESSION}")
+
+
+def test_where_an_agent_goes_on() -> None:
+    """Conversations belong to the directory that the agent worked in, which need not be that of its store."""
+    found = with_process(settled(Cause.KILLED, cli="claude"), ["--session-id", SESSION], cwd="/home/me/else where")
+    assert told(found).next[-1] == (
+        "go on with its conversation: cd '/home/me/else where'"
+        f" && agent-yes-supervise wrap --project /home/me/project claude --resume {SESSION}"
+    )
+
+
+@pytest.mark.parametrize("stored", ["junk", "{}", "[1]", "7", "[" * 9999, json.dumps(["--session-id", SESSION])])
+def test_what_was_added_as_stored(project: Path, stored: str) -> None:
+    """What a store says was added is read as far as it makes sense."""
+    with SupervisedStore(str(project)) as store:
+        run_id = recording.begin_run(store.connection, new_run(project, args=[]))
+        store.connection.execute("UPDATE run_process SET args_added = ? WHERE run_id = ?", (stored, run_id))
+        (found,) = store.details(run_id=run_id)
+    assert found.process is not None
+    assert list(found.process.args_added) == (["--session-id", SESSION] if SESSION in stored else [])
+
+
 def test_how_a_command_starts_again() -> None:
     """Any other command starts again as it was typed, quoted for a shell, whatever it looks like."""
     account = told(settled(cli="./run me", directory="/home/me/my $project", args=["a b", "$(evil)", "-x", ""]))
@@ -486,6 +556,7 @@ def test_the_command_tells_it(project: Path, ask: Ask) -> None:
 
 
 RUN_KEYS = {
+    *("args_added", "resumed_from"),
     *("id", "pid", "project_id", "status", "exit_code", "started_at", "ended_at", "args", "dir", "store", "cli"),
     *("cwd", "owner_pid", "cause", "term_signal", "core_dumped", "rank", "settled_by", "detected_at", "evidence"),
     *("overwritten", "verdict", "reason", "junk"),

@@ -52,6 +52,15 @@ COMMAND_LINES: list[tuple[list[str], Read | str]] = [
     (["--log", "claude", "--log"], (["claude", "--log"], None, None, False, True)),
     (["--log", "--default", "claude"], (["claude"], None, None, True, True)),
     (["--log=yes", "claude"], REFUSED),
+    (["--timeout", "soon", "claude"], REFUSED),
+    (["--timeout=0", "claude"], REFUSED),
+    (["--idle-timeout=-1", "claude"], REFUSED),
+    (["--idle-timeout", "1e3", "claude"], REFUSED),
+    (["--max-restarts", "-1", "claude"], REFUSED),
+    (["--max-restarts", "", "claude"], REFUSED),
+    (["--restart", "always", "claude"], REFUSED),
+    (["--restart"], REFUSED),
+    (["--fresh=1", "claude"], REFUSED),
     (["--help"], HELP),
     (["-h"], HELP),
     (["--default", "-h"], HELP),
@@ -124,10 +133,33 @@ def test_refusals_name_the_option(words: list[str]) -> None:
         parse(words)
 
 
-@pytest.mark.parametrize("words", [["--reap", "claude"], ["claude", "--reap"], ["--reap", "--", "--reap"]])
-def test_reap(words: list[str]) -> None:
-    """Whether to end what is left behind is read alike by both, and is the agent's own word behind its name."""
+RESTART = {"restart": "on-failure"}
+FURTHER = [
+    (["--reap", "claude"], {"reap": True}),
+    (["claude", "--reap"], {}),
+    (["--reap", "--", "--reap"], {"reap": True}),
+    (["--restart", "on-crash", "claude"], {"restart": "on-crash"}),
+    (["--restart=on-failure", "--max-restarts=0", "--fresh", "claude"], {**RESTART, "max_restarts": 0, "fresh": True}),
+    (["--restart", "never", "claude"], {}),
+    (["--timeout", "90", "claude"], {"timeout": 90.0}),
+    (["--timeout", "1.5h", "--idle-timeout=10m", "claude"], {"timeout": 5400.0, "idle_timeout": 600.0}),
+    (["--timeout", "2d", "claude", "--timeout", "x"], {"timeout": 172800.0}),
+]
+DEFAULTS = {
+    "reap": False,
+    "restart": "never",
+    "max_restarts": None,
+    "fresh": False,
+    "timeout": None,
+    "idle_timeout": None,
+}
+
+
+@pytest.mark.parametrize(("words", "said"), FURTHER, ids=shlex.join)
+def test_further_options(words: list[str], said: dict[str, object]) -> None:
+    """What the other options say is read alike by both, and is the agent's own word behind its name."""
     context = wrap.make_context("wrap", list(words), parent=click.Context(cli, **cli.context_settings))
     read = [parse(words), request_of(**context.params)]
-    assert [one.reap for one in read] == [words[0] == "--reap"] * 2
+    for one in read:
+        assert {key: getattr(one, key) for key in DEFAULTS} == {**DEFAULTS, **said}
     assert read[0].command == read[1].command != []

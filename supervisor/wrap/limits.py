@@ -1,0 +1,119 @@
+"""The limits of an agent's time: when it has run, or been idle, for too long, it is ended.
+
+Loaded only under ``--timeout`` and ``--idle-timeout``. All spans are of the monotonic clock, which stands still while
+the machine sleeps and does not step.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+
+from supervisor.process.activity import Activity
+from supervisor.wrap.signals import send_to_all
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from supervisor.wrap.options import Request
+
+TIMEOUT, IDLE_TIMEOUT = "timeout", "idle-timeout"
+"""The orders of the requests, as `supervisor.ending` knows them."""
+
+_LOOKS = 10
+"""How often within the idle time we look whether the agent does anything."""
+
+_LEAST_PAUSE, _LONGEST_PAUSE = 0.05, 30.0
+"""Seconds between two looks."""
+
+
+class Limits:
+    """Watches over one agent's time.
+
+    Args:
+        agent: its pid.
+        token: its run's.
+        request: how long it may run and be idle.
+        grace: seconds between SIGTERM and SIGKILL.
+        ask: records the request that it end, before that is done: by whom, and the order.
+        last_output: tells when it last wrote something that the wrapper saw, on the monotonic clock.
+        besides: what else is to be attended to; returns the seconds to its next time, None when it is done.
+    """
+
+    def __init__(
+        self,
+        agent: int,
+        token: str,
+        request: Request,
+        *,
+        grace: float,
+        ask: Callable[[str, str], None],
+        last_output: Callable[[], float],
+        besides: Callable[[], float | None],
+    ) -> None:
+        self._agent = agent
+        self._timeout = request.timeout
+        self._idle_timeout = request.idle_timeout
+        self._grace = grace
+        self._ask = ask
+        self._last_output = last_output
+        self._besides = besides
+        self._began = self._busy_at = self._looked_at = time.monotonic()
+        self._activity = None if self._idle_timeout is None else Activity(agent, token)
+        self._pause = min(max((self._idle_timeout or 0) / _LOOKS, _LEAST_PAUSE), _LONGEST_PAUSE)
+        self._kill_at: float | None = None
+        self._over = ""
+        self._has_killed = False
+
+    def attend(self) -> float | None:
+        """Do what is due; return the seconds until something is again, None if nothing will be."""
+        pauses = (self._besides(), self._keep())
+        return min((pause for pause in pauses if pause is not None), default=None)
+
+    def tell(self, say: Callable[[str], None]) -> None:
+        """Say, when the agent has ended, that it was ended by us, if it was."""
+        if self._over:
+            say(f"its time was over ({self._over}): " + ("killed" if self._has_killed else "told to end"))
+
+    def _keep(self) -> float | None:
+        now = time.monotonic()
+        if self._has_killed:
+            return None
+        if self._kill_at is not None:
+            if now < self._kill_at:
+                return self._kill_at - now
+            self._has_killed = True
+            send_to_all(self._agent, signal.SIGKILL)
+            return None
+        if self._timeout is not None and now - self._began >= self._timeout:
+            return self._end(TIMEOUT, self._timeout, now)
+        if self._idle_timeout is not None and self._idle_for(now) >= self._idle_timeout:
+            return self._end(IDLE_TIMEOUT, self._idle_timeout, now)
+        return self._until_due(now)
+
+    def _idle_for(self, now: float) -> float:
+        """Return for how many seconds the agent has been idle, looking anew where that is due."""
+        assert self._activity is not None  # noqa: S101  there is an idle timeout
+        since = now - self._looked_at
+        if since >= self._pause:
+            # Much later than we wanted to come means that we were stopped, and the agent with us: that is not idling.
+            if self._activity.look() or since > 2 * self._pause + 1:
+                self._busy_at = now
+            self._looked_at = now
+        self._busy_at = max(self._busy_at, self._last_output())
+        return now - self._busy_at
+
+    def _until_due(self, now: float) -> float:
+        due = [self._began + self._timeout - now] if self._timeout is not None else []
+        if self._idle_timeout is not None:
+            due.append(max(self._looked_at + self._pause - now, 0.001))
+        return min(due)
+
+    def _end(self, order: str, limit: float, now: float) -> float:
+        self._over = f"--{order} {limit:g}s"
+        self._ask(f"wrap {self._over}", order)
+        self._kill_at = now + self._grace
+        send_to_all(self._agent, signal.SIGTERM)
+        send_to_all(self._agent, signal.SIGCONT)  # what is stopped could not end by it
+        return self._grace
