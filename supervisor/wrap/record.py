@@ -157,13 +157,11 @@ class Record:
     def add(self, evidence: Mapping[str, object], what: str) -> None:
         """Add to the ending what has become known since; ``what`` that is, in words, for a line of trouble."""
         try:
-            from dataclasses import replace  # noqa: PLC0415  rarely needed
-
-            from supervisor.wrap.later import add_or_keep  # noqa: PLC0415  the same
+            from supervisor.wrap.later import add_or_keep  # noqa: PLC0415  rarely needed
 
             if self._ended is None:
                 return
-            self._ended = ended = replace(self._ended, evidence={**self._ended.evidence, **evidence})
+            self._ended = ended = self._ended.replaced(evidence={**self._ended.evidence, **evidence})
             done = self._is_recorded
             kept = add_or_keep(self._run, ended, evidence, is_recorded=done, timeout=FIRST_WAIT)
             if kept and done:  # else that line has been said of the whole ending

@@ -328,7 +328,7 @@ def test_settled_makes_no_store(spool: Spool) -> None:
 def test_evidence_that_came_later(spool: Spool, order: str) -> None:
     """What became known of an end after it was kept is part of it in the store, whichever comes first."""
     run, end = new_run(spool.project, TOKEN), ending(Rank.OWNER, settled_by="wrap", evidence={"source": "waitpid"})
-    more = dataclasses.replace(end, evidence={"source": "waitpid", "left": [{"pid": 1}]})
+    more = end.replaced(evidence={"source": "waitpid", "left": [{"pid": 1}]})
     for kind in order.split():
         if kind == "added":
             files.keep(run, more, added=True)
