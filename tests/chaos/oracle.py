@@ -254,8 +254,9 @@ class Oracle:
         """Return what the row of an ended run may say."""
         truth = run.truth
         hung_up = [kernels_word(run, signal.SIGHUP)] if run.on_terminal and run.owner_gone != FAR else []
-        if run.up == FAR:  # never begun: whoever waited for its row has ended with 125
-            return [Word("failed", 125, frozenset({"exited"})), LOST, *hung_up]
+        if run.up == FAR:  # its wrapper was killed: before it began, or before it could pass on the first word
+            broken_pipe = kernels_word(run, signal.SIGPIPE)
+            return [Word("failed", 125, frozenset({"exited"})), LOST, broken_pipe, *hung_up]
         if truth is None:
             return []
         words = [kernels_word(run, truth)]
