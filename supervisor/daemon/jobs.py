@@ -34,13 +34,15 @@ class Jobs:
         sweep_every: float,
         prune_in: float | None = None,
     ) -> None:
+        self._stopped = False
         self._scheduler = AsyncIOScheduler(
             job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None}, timezone="UTC"
         )
 
         async def run_sweep() -> None:
             # A plain function would run in a thread, and a store's connection belongs to the loop's.
-            sweep()
+            if not self._stopped:  # it may have been due just then
+                sweep()
 
         self._scheduler.add_job(run_sweep, "interval", seconds=sweep_every, id="sweep")
         first = {} if prune_in is None else {"next_run_time": datetime.now(UTC) + timedelta(seconds=prune_in)}
@@ -54,4 +56,5 @@ class Jobs:
 
     def stop(self) -> None:
         """Begin nothing more; a pruning that is under way is not waited for here."""
+        self._stopped = True
         self._scheduler.shutdown(wait=False)

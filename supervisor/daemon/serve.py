@@ -141,7 +141,7 @@ class _Daemon:
     def _on_hangup(self, stop: asyncio.Event) -> None:
         if self._terminal.is_gone:
             stop.set()
-        else:
+        elif not stop.is_set():
             self._reload()
 
     def _beat(self) -> None:
