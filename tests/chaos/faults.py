@@ -44,6 +44,8 @@ class Faults:
             (4, stores.delete_store),
             (3, stores.truncate_store),
             (3, stores.junk_store),
+            (2, stores.bring_code),
+            (2, stores.link_store),
             (4, stores.fill_store_disk),
             (2, stores.fill_state_disk),
             (2, stores.litter),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import sqlite3
@@ -127,9 +128,7 @@ class StoreFaults:
         store.troubles.begin("swapped")
 
         def put_back() -> None:
-            self._take_away(store)
-            away.rename(store.folder)
-            store.cuts.append(Cut(now(), taken))
+            self._put(store, lambda: away.rename(store.folder), taken)
             self._reopen(store)
 
         self._trouble(store, self._random.uniform(0.3, 4), put_back)
@@ -155,8 +154,7 @@ class StoreFaults:
                 shutil.rmtree(copy, ignore_errors=True)
                 return
             store.cuts.append(Cut(now(), taken))
-            self._take_away(store)
-            copy.rename(store.folder)
+            self._put(store, lambda: copy.rename(store.folder), taken)
             self._world.count("store replaced by a copy")
             self._reopen(store)
 
@@ -209,6 +207,38 @@ class StoreFaults:
 
         self._trouble(store, self._random.uniform(0.5, 4), remove)
         return what
+
+    def bring_code(self) -> str | None:
+        """Give a store a trigger, for which it is refused until somebody drops it."""
+        store = self._healthy()
+        if store is None or not _execute(store, "CREATE TRIGGER chaos AFTER UPDATE ON runs BEGIN SELECT 1; END"):
+            return None
+        store.troubles.begin("trigger")
+
+        def drop() -> None:
+            while not _execute(store, "DROP TRIGGER IF EXISTS chaos"):
+                pass
+
+        self._trouble(store, self._random.uniform(0.5, 4), drop)
+        return "store with a trigger"
+
+    def link_store(self) -> str | None:
+        """Put a symbolic link in the place of a store's folder, for which it is refused."""
+        store = self._healthy(lambda store: not (store.small or store.spared))
+        if store is None:
+            return None
+        real, taken = store.folder.with_name("real"), now()
+        store.folder.rename(real)
+        self._put(store, lambda: store.folder.symlink_to(real), taken)
+        store.troubles.begin("symbolic link")
+
+        def unlink() -> None:
+            taken = now()
+            store.folder.unlink()
+            self._put(store, lambda: real.rename(store.folder), taken)
+
+        self._trouble(store, self._random.uniform(0.5, 4), unlink)
+        return "store behind a symbolic link"
 
     def fill_store_disk(self) -> str | None:
         """Fill the small disk of a store."""
@@ -283,10 +313,19 @@ class StoreFaults:
             if writer.store is store:
                 self._later(self._random.choice((0, 0.5, 2)), lambda writer=writer: writer.order("close"))  # type: ignore[misc]  # bound now
 
-    def _take_away(self, store: Store) -> None:
-        if store.folder.exists():
-            self._files += 1
-            store.folder.rename(store.directory / f"old-{self._files}")
+    def _put(self, store: Store, put: Callable[[], object], taken: float) -> None:
+        """Put a folder, as it was at ``taken``, in the place of what stands there now or comes there meanwhile."""
+        while True:
+            if store.folder.exists():
+                self._files += 1
+                store.folder.rename(store.directory / f"old-{self._files}")
+                store.cuts.append(Cut(now(), taken))
+            try:
+                put()
+            except OSError:  # a wrapper was faster
+                continue
+            store.cuts.append(Cut(now(), taken))
+            return
 
 
 def _back_up(source: Path, target: Path) -> None:
@@ -301,6 +340,16 @@ def _back_up(source: Path, target: Path) -> None:
 
 def _rename(away: Path, back: Path) -> None:
     away.rename(back)
+
+
+def _execute(store: Store, sql: str) -> bool:
+    """Change a store as somebody else; tell whether that was done."""
+    try:
+        with contextlib.closing(sqlite3.connect(f"file:{store.file}?mode=rw", uri=True, timeout=1)) as connection:
+            connection.execute(sql)
+    except sqlite3.Error:
+        return False
+    return True
 
 
 def _unlink(store: Store) -> None:
