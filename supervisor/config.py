@@ -117,7 +117,7 @@ def load(path: str | None = None) -> Config:
         raise ConfigError(path, [Problem(line, "this is not UTF-8", "save the file as UTF-8")]) from error
     try:
         raw = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # a number of 5,000 digits is no TOMLDecodeError
         raise ConfigError(path, [_of_syntax(text, error)]) from error
     problems: list[Problem] = []
     config = _config_from(raw, text, problems)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 
@@ -99,6 +100,27 @@ def not_started(code: int, *, at: float, error: str) -> Ending:
         detected_at=at,
         settled_by="wrap",
         evidence={"error": error},
+    )
+
+
+def ending_by_owner(wait_status: int, ended_at: float, refused: int | None) -> Ending:
+    """Return the ending that ``wrap`` reads off its agent's wait(2) status.
+
+    Args:
+        wait_status: as waitpid(2) gives it.
+        ended_at: when that was, in Unix seconds.
+        refused: the errno with which it could not be started, None where it was.
+    """
+    if refused is not None:
+        name = errno.errorcode.get(refused, str(refused))
+        return not_started(os.WEXITSTATUS(wait_status), at=ended_at, error=name)
+    return ending_of(
+        wait_status,
+        rank=Rank.OWNER,
+        ended_at=ended_at,
+        detected_at=ended_at,
+        settled_by="wrap",
+        evidence={"source": "waitpid"},
     )
 
 

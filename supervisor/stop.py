@@ -8,6 +8,7 @@ import pwd
 import select
 import signal
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -90,7 +91,7 @@ def stop(directory: str, run_id: int, order: Order, *, by: str, timeout: float) 
             if claim.process is None:
                 store.keep_stamps([(run_id, stamp_of(seen.facts.pid, seen.descriptor))], by="stop")
             store.keep_request(run_id, order, by=by)
-            killed = _end(seen.descriptor, order, timeout)
+            killed = _end(seen.descriptor, order, timeout, lambda: store.keep_request(run_id, order, by=by))
             _wake_owner(claim.process)
             return _recorded(store, seen, killed=killed)
         finally:
@@ -101,8 +102,8 @@ def _call_off(store: SupervisedStore, run_id: int) -> Stopped:
     """Tell the wrapper that is about to start a run's agent again not to."""
     detail = next(iter(store.details(run_id=run_id)), None)
     if detail is not None and detail.ending is not None and detail.process is not None:
-        at = detail.ending.evidence.get("restarts_at")
-        if isinstance(at, int | float) and time.time() < at + OTHERS_WAIT and _tell_owner(detail.process):
+        waits = "restarts_at" in detail.ending.evidence and store.is_last_of_owner(run_id)
+        if waits and _tell_owner(detail.process):
             return Stopped(detail.run.status, detail.run.exit_code, killed=False, called_off=True)
     raise SuperviseError(f"run {run_id} does not run", "see: agent-yes-supervise runs list")
 
@@ -122,6 +123,7 @@ def _tell_owner(process: RunProcess) -> bool:
             return False
         _demand_permission(descriptor, process.owner_pid)
         _send(descriptor, signal.SIGTERM)
+        _send(descriptor, signal.SIGCONT)
         return _ends_within(descriptor, KILL_WAIT)
     except (OSError, ValueError):
         return False
@@ -169,13 +171,17 @@ def _gone(pid: object) -> SuperviseError:
     return SuperviseError(f"its process {pid} is gone already", "settle it: agent-yes-supervise scan")
 
 
-def _end(descriptor: int, order: Order, timeout: float) -> bool:
-    """Send the signals and wait for the end; tell whether SIGKILL was needed."""
+def _end(descriptor: int, order: Order, timeout: float, ask_again: Callable[[], object]) -> bool:
+    """Send the signals and wait for the end; tell whether SIGKILL was needed.
+
+    ``ask_again`` is called before that: a request counts for some minutes only, and those may be over.
+    """
     if order is Order.STOP:
         _send(descriptor, signal.SIGTERM)
         _send(descriptor, signal.SIGCONT)
         if _ends_within(descriptor, timeout):
             return False
+        ask_again()
     _send(descriptor, signal.SIGKILL)
     if not _ends_within(descriptor, KILL_WAIT):
         raise SuperviseError("it does not even end by SIGKILL", "it hangs in the kernel (a dead disk or mount?)")

@@ -27,11 +27,17 @@ class Activity:
     Args:
         agent: its pid.
         token: its run's.
+
+    Raises:
+        OSError: what processes do is not to be seen.
     """
 
     def __init__(self, agent: int, token: str) -> None:
         self._agent = agent
         self._token = token
+        self._strangers: set[tuple[int, float]] = set()
+        if sys.platform == "linux" and not procfs.is_ours():
+            raise OSError("/proc is that of other processes")
         self._last = self._busy = (time.monotonic(), self._usage())
 
     def look(self) -> bool:
@@ -40,7 +46,8 @@ class Activity:
         The second is for short times: on a crowded machine a busy agent may get less than a tick of the clock in one.
         """
         now, used = time.monotonic(), self._usage()
-        busy = any(_is_busy(used, before, now - at) for at, before in (self._last, self._busy))
+        # What cannot be seen, because it is another user's for example, may be busy.
+        busy = not used or any(_is_busy(used, before, now - at) for at, before in (self._last, self._busy))
         self._last = (now, used)
         if busy:
             self._busy = self._last
@@ -55,8 +62,14 @@ class Activity:
             return {}
         since = stats[self._agent].start_ticks
         members = {self._agent, *tree.below(self._agent, stats)}
-        others = [pid for pid, stat in stats.items() if stat.start_ticks >= since and pid not in members]
-        members.update(pid for pid in others if token_of(pid) == self._token)
+        for pid, stat in stats.items():
+            if pid in members or stat.start_ticks < since or (pid, stat.start_ticks) in self._strangers:
+                continue
+            if token_of(pid) == self._token:
+                members.add(pid)
+            else:  # read once: with many processes that is what a look costs
+                self._strangers.add((pid, stat.start_ticks))
+        self._strangers &= {(pid, stat.start_ticks) for pid, stat in stats.items()}
         used: Usage = {}
         for pid in members:
             try:

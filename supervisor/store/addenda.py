@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 
-from supervisor.store.recording import Transaction, as_ms
+from supervisor.store.recording import Transaction, as_ms, heeding_request
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Mapping
 
-    from supervisor.nouns import Request
+    from supervisor.nouns import Ending, Request
 
 
 def add_evidence(connection: sqlite3.Connection, token: str, evidence: Mapping[str, object]) -> bool:
@@ -37,3 +37,9 @@ def keep_request(connection: sqlite3.Connection, token: str, request: Request) -
             "UPDATE run_process SET asked_by = ?, asked_for = ?, asked_at = ? WHERE token = ?",
             (request.by, request.order, as_ms(request.at), token),
         )
+
+
+def heeding(connection: sqlite3.Connection, token: str, ending: Ending) -> Ending:
+    """Return the ending of the run with that token as it counts if somebody has asked for it; nothing is written."""
+    found = connection.execute("SELECT run_id FROM run_process WHERE token = ?", (token,)).fetchone()
+    return ending if found is None else heeding_request(connection, found[0], ending)

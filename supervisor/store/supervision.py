@@ -141,6 +141,15 @@ class SupervisedStore(Store):
         )
         return [_detail_from(row) for row in rows]
 
+    def is_last_of_owner(self, run_id: int) -> bool:
+        """Tell whether the owner of a run has begun no other one since."""
+        newer = self._rows(
+            "SELECT 1 FROM run_process AS one JOIN run_process AS newer USING (owner_pid, owner_start_ticks)"
+            " WHERE one.run_id = ? AND newer.run_id > one.run_id LIMIT 1",
+            run_id,
+        )
+        return not newer
+
     def environment_of(self, run_id: int) -> dict[str, str]:
         """Return what is recorded of the environment that a run's agent was given."""
         try:

@@ -44,8 +44,12 @@ if TYPE_CHECKING:
         def drain(self) -> None:
             """Pass on what the agent has left unread, and put its terminal right."""
 
-        def close(self) -> None:
-            """Do what may be done when the ending is recorded: the last thing before the wrapper ends."""
+        def close(self, *, patiently: bool) -> None:
+            """Do what may be done when the ending is recorded: the last thing before the wrapper ends.
+
+            ``patiently``, because the agent is started again, only when all that it has written is taken: not before
+            that, unless somebody wants us to end.
+            """
 
 
 def capture_for(warn: Callable[[str], None]) -> Capture | None:

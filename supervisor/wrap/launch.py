@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import signal
 import sys
 import time
 
@@ -15,7 +14,7 @@ from supervisor.wrap import environment
 from supervisor.wrap.child import Child, become, refusal_code
 from supervisor.wrap.record import Record
 from supervisor.wrap.screen import Screen
-from supervisor.wrap.settings import load_settings, wants_log
+from supervisor.wrap.settings import Settings
 from supervisor.wrap.signals import end_as, wait_for
 
 TYPE_CHECKING = False
@@ -32,6 +31,9 @@ if TYPE_CHECKING:
 CALM_AFTER = 0.05
 """Seconds that the agent has the machine to itself before the wrapper goes on with work of its own."""
 
+_SAY_WITHIN = 1.0
+"""Seconds that stderr may take to be ready for a line: a reader that has stopped must not hold us up."""
+
 _MARKS = dict.fromkeys(
     (*range(32), *range(127, 160), 0x61C, 0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A)),
     "\N{REPLACEMENT CHARACTER}",
@@ -45,10 +47,15 @@ def say(message: str) -> None:
     Names and stored text may hold what breaks a line or what a terminal would obey: it is taken out.
     """
     line = f"agent-yes-supervise: {message.translate(_MARKS)}\n".encode(errors="backslashreplace")
-    try:  # noqa: SIM105  contextlib costs a wrapped agent 3 ms
-        os.write(2, line)
+    from select import POLLOUT, poll  # noqa: PLC0415  rarely needed
+
+    try:
+        waiter = poll()
+        waiter.register(2, POLLOUT)
+        if waiter.poll(_SAY_WITHIN * 1000):
+            os.write(2, line)
     except OSError:
-        pass
+        return
 
 
 def launch(command: list[str], request: Request, *, directory: str | None) -> NoReturn:
@@ -60,23 +67,23 @@ def launch(command: list[str], request: Request, *, directory: str | None) -> No
         directory: the project's physical directory, None where there is none to record the run in.
     """
     _keep_standard_descriptors_free()
-    launcher = _Launcher(command, request, directory)
+    launcher = Launcher(command, request, directory)
     if request.restart == "never":
         end_as(launcher.run(command).status)
     from supervisor.wrap.series import run_series  # noqa: PLC0415  few runs are restarted
 
-    run_series(launcher.run, command, request, launcher.environment, say)
+    run_series(launcher, command, request, say)
 
 
 class Outcome:
     """How one run has ended.
 
     ``agent`` is its pid, reaped by now; ``refused`` the errno with which it could not be started, None where it was;
-    ``ending`` is None where there is no record. ``began_at`` and ``ended_at`` are
-    on the monotonic clock, and so is ``heard``: when each signal came to the wrapper last.
+    ``ending`` is None where there is no record, and ``is_over`` tells that its time was over. ``began_at`` and
+    ``ended_at`` are on the monotonic clock, and so is ``heard``: when each signal came to the wrapper last.
     """
 
-    __slots__ = ("agent", "began_at", "ended_at", "ending", "heard", "record", "refused", "status", "token")
+    __slots__ = ("agent", "began_at", "ended_at", "ending", "heard", "is_over", "record", "refused", "status", "token")
 
     def __init__(self, agent: int, token: str, record: Record | None) -> None:
         self.agent = agent
@@ -86,44 +93,62 @@ class Outcome:
         self.status = 0
         self.refused: int | None = None
         self.ending: Ending | None = None
+        self.is_over = False
         self.heard: dict[int, float] = {}
 
 
-class _Launcher:
-    """Runs an agent, each time under a record of its own."""
+class Launcher:
+    """Runs an agent, each time under a record of its own.
+
+    Args:
+        typed: its name or path and its arguments, as the person has typed them.
+        request: what was asked of ``wrap`` beside that.
+        directory: the project's physical directory, None where there is none to record the run in.
+    """
 
     def __init__(self, typed: list[str], request: Request, directory: str | None) -> None:
         self.environment = environment.inherited()
         self._cli, self._typed = typed[0], typed[1:]
         self._request = request
         self._directory = directory
-        self._logs = directory is not None and (request.log or wants_log(self._cli, say))
-        self._inherited: Inherited | None = None
+        self.settings = Settings(say)
+        if request.restart != "never" or request.timeout is not None or request.idle_timeout is not None:
+            self.settings.read()  # what is wrong with them is said before the agent has the screen
+        self._logs = directory is not None and (request.log or self.settings.wants_log(self._cli))
+        self.inherited: Inherited | None = None
+        """The signals that agents get, when the first has got them."""
 
-    def run(self, command: list[str], added: Sequence[str] = (), resumed_from: str | None = None) -> Outcome:
+    def run(
+        self,
+        command: list[str],
+        added: Sequence[str] = (),
+        resumed_from: str | None = None,
+        when_ended: Callable[[Outcome], object] = lambda _: None,
+    ) -> Outcome:
         """Run it and return how it has ended.
 
         Args:
             command: its name or path and its arguments.
             added: those of them that the person has not typed.
             resumed_from: the token of the first run of the series that this one belongs to.
+            when_ended: is called when its end has been recorded, and before it is looked what it has left behind.
 
         Raises:
             OSError: there is no process or descriptor to be had, and this is not the first time.
         """
-        token = os.urandom(16).hex()
+        token, request = os.urandom(16).hex(), self._request
         given = {**self.environment, VARIABLE: token}
         try:
             way = (_capture() if self._logs else None) or _Direct()
-            child = Child(command, given, way.fork, self._inherited)
+            child = Child(command, given, way.fork, self.inherited)
         except OSError as error:
-            if self._inherited is not None:
+            if self.inherited is not None:
                 raise
             say(f"this run is not recorded: no process or descriptor is to be had ({error.strerror})")
             number = become(command, given)
             _say_refused(self._cli, number)
             os._exit(refusal_code(number))
-        self._inherited = child.inherited
+        self.inherited = child.inherited
         record = self._begin(child.pid, token, added, resumed_from)
         outcome = Outcome(child.pid, token, record)
         if self._directory is not None:
@@ -132,9 +157,7 @@ class _Launcher:
         attend = record.attend if record else lambda: None
         limits = self._limits(outcome, way, attend)
         outcome.status = way.wait_for(child.pid, after=CALM_AFTER, attend=limits.attend if limits else attend)
-        ended_at, outcome.ended_at = time.time(), time.monotonic()
-        # What came with the end is still pending; who cleans up behind the agent looks for it there too.
-        outcome.heard = {**way.heard, **dict.fromkeys(signal.sigpending(), outcome.ended_at)}
+        ended_at, outcome.ended_at, outcome.heard = time.time(), time.monotonic(), way.heard
         way.drain()
         outcome.refused = refused = child.refusal()
         if refused is not None:
@@ -143,9 +166,11 @@ class _Launcher:
             outcome.ending = record.finish(outcome.status, ended_at=ended_at, refused=refused)
         if limits is not None:
             limits.tell(say)
+            outcome.is_over = limits.is_over
+        when_ended(outcome)
         if refused is None:
-            _look_behind((child.pid, *way.leaders), token, record, reap=self._request.reap)
-        way.close()
+            _look_behind((child.pid, *way.leaders), token, record, reap=request.reap or outcome.is_over)
+        way.close(patiently=request.restart != "never")
         return outcome
 
     def _begin(self, agent: int, token: str, added: Sequence[str], resumed_from: str | None) -> Record | None:
@@ -188,7 +213,7 @@ class _Launcher:
                 outcome.agent,
                 outcome.token,
                 request,
-                grace=load_settings(say).grace,
+                grace=self.settings.wrap.grace,
                 ask=record.ask if record else lambda *_: None,
                 last_output=lambda: way.last_output,
                 besides=attend,
@@ -228,7 +253,7 @@ class _Direct:
     def drain(self) -> None:
         self._screen.put_right(self._status)
 
-    def close(self) -> None:
+    def close(self, *, patiently: bool) -> None:
         pass
 
 

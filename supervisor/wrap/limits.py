@@ -24,6 +24,12 @@ TIMEOUT, IDLE_TIMEOUT = "timeout", "idle-timeout"
 _LOOKS = 10
 """How often within the idle time we look whether the agent does anything."""
 
+_LONGEST_WAIT = 3600.0
+"""Seconds until we look again though nothing is due: a system call that waits takes no years."""
+
+_TOLD, _KILLED, _ANOTHERS = "told to end", "killed", "but it is another user's by now, and may not be ended"
+_FAILED = "failed"
+
 _LEAST_PAUSE, _LONGEST_PAUSE = 0.05, 30.0
 """Seconds between two looks."""
 
@@ -59,61 +65,82 @@ class Limits:
         self._ask = ask
         self._last_output = last_output
         self._besides = besides
-        self._began = self._busy_at = self._looked_at = time.monotonic()
+        self._began = self._looked_at = time.monotonic()
         self._activity = None if self._idle_timeout is None else Activity(agent, token)
         self._pause = min(max((self._idle_timeout or 0) / _LOOKS, _LEAST_PAUSE), _LONGEST_PAUSE)
+        self._quiet = 0.0
         self._kill_at: float | None = None
-        self._over = ""
-        self._has_killed = False
+        self._request = ("", "")
+        self._over = self._done = ""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether its time was over, and it was told so."""
+        return bool(self._over)
 
     def attend(self) -> float | None:
         """Do what is due; return the seconds until something is again, None if nothing will be."""
-        pauses = (self._besides(), self._keep())
+        pauses = [self._besides()]
+        if self._done != _FAILED:
+            try:
+                pauses.append(self._keep())
+            except Exception as error:  # noqa: BLE001  no trouble of ours may end the wrapper of a running agent
+                self._over, self._done = f"{type(error).__name__}: {error}", _FAILED
         return min((pause for pause in pauses if pause is not None), default=None)
 
     def tell(self, say: Callable[[str], None]) -> None:
         """Say, when the agent has ended, that it was ended by us, if it was."""
-        if self._over:
-            say(f"its time was over ({self._over}): " + ("killed" if self._has_killed else "told to end"))
+        if self._done == _FAILED:
+            say(f"the limits of its time were not kept: {self._over}")
+            self._over = ""
+        elif self._over:
+            say(f"its time was over ({self._over}): {self._done}")
 
     def _keep(self) -> float | None:
         now = time.monotonic()
-        if self._has_killed:
+        if self._kill_at is None:
+            if self._timeout is not None and now - self._began >= self._timeout:
+                return self._end(TIMEOUT, self._timeout, now)
+            if self._idle_timeout is not None and self._idle_for(now) >= self._idle_timeout:
+                return self._end(IDLE_TIMEOUT, self._idle_timeout, now)
+            return self._until_due(now)
+        if self._done != _TOLD:
             return None
-        if self._kill_at is not None:
-            if now < self._kill_at:
-                return self._kill_at - now
-            self._has_killed = True
-            send_to_all(self._agent, signal.SIGKILL)
-            return None
-        if self._timeout is not None and now - self._began >= self._timeout:
-            return self._end(TIMEOUT, self._timeout, now)
-        if self._idle_timeout is not None and self._idle_for(now) >= self._idle_timeout:
-            return self._end(IDLE_TIMEOUT, self._idle_timeout, now)
-        return self._until_due(now)
+        if now < self._kill_at:
+            return min(self._kill_at - now, _LONGEST_WAIT)
+        self._ask(*self._request)  # anew: a request counts for some minutes only
+        self._done = _KILLED if send_to_all(self._agent, signal.SIGKILL) else _ANOTHERS
+        return None
 
     def _idle_for(self, now: float) -> float:
-        """Return for how many seconds the agent has been idle, looking anew where that is due."""
+        """Return for how many seconds the agent has been idle, looking anew where that is due.
+
+        Only what lies between two looks counts, and no more than they should be apart: while we were stopped, and the
+        agent with us, it did not idle.
+        """
         assert self._activity is not None  # noqa: S101  there is an idle timeout
         since = now - self._looked_at
         if since >= self._pause:
-            # Much later than we wanted to come means that we were stopped, and the agent with us: that is not idling.
-            if self._activity.look() or since > 2 * self._pause + 1:
-                self._busy_at = now
+            has_written = self._last_output() > self._looked_at
+            self._quiet = 0.0 if self._activity.look() or has_written else self._quiet + min(since, 1.5 * self._pause)
             self._looked_at = now
-        self._busy_at = max(self._busy_at, self._last_output())
-        return now - self._busy_at
+        return self._quiet
 
     def _until_due(self, now: float) -> float:
-        due = [self._began + self._timeout - now] if self._timeout is not None else []
+        due = [_LONGEST_WAIT]
+        if self._timeout is not None:
+            due.append(self._began + self._timeout - now)
         if self._idle_timeout is not None:
-            due.append(max(self._looked_at + self._pause - now, 0.001))
-        return min(due)
+            due.append(self._looked_at + self._pause - now)
+        return max(min(due), 0.001)
 
-    def _end(self, order: str, limit: float, now: float) -> float:
+    def _end(self, order: str, limit: float, now: float) -> float | None:
         self._over = f"--{order} {limit:g}s"
-        self._ask(f"wrap {self._over}", order)
+        self._request = (f"wrap {self._over}", order)
         self._kill_at = now + self._grace
-        send_to_all(self._agent, signal.SIGTERM)
+        self._ask(*self._request)
+        self._done = _TOLD if send_to_all(self._agent, signal.SIGTERM) else _ANOTHERS
+        if self._done == _ANOTHERS:
+            return None
         send_to_all(self._agent, signal.SIGCONT)  # what is stopped could not end by it
-        return self._grace
+        return min(self._grace, _LONGEST_WAIT)

@@ -10,7 +10,10 @@ from supervisor.wrap.signals import Received
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable
+    from collections.abc import Iterable
+
+GIVE_UP = frozenset({signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM})
+"""Signals by which somebody wants us to end, when the agent has."""
 
 LOOK_EVERY = 0.05
 """Seconds between two looks where no descriptor tells of signals."""
@@ -37,13 +40,6 @@ class PendingSignals:
         if not signal.sigpending():
             return None
         return Received(signal.sigwait(signal.valid_signals()), 0, 0)
-
-    def take_until(self, numbers: Container[int]) -> bool:
-        """Take all that have come, up to one of these; tell whether there was one."""
-        while (received := self.take()) is not None:
-            if received.number in numbers:
-                return True
-        return False
 
     def close(self) -> None:
         """Close the descriptor."""

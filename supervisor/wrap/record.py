@@ -102,18 +102,17 @@ class Record:
             by: who asks.
             order: what for, as `supervisor.ending` knows it.
         """
-        from supervisor.nouns import Request  # noqa: PLC0415  see `attend`
-
-        self._request = Request(by, order, time.time())
-        if self._connection is None or not self._begun:
-            return  # the ending will say it
         try:
-            from supervisor.store.addenda import keep_request  # noqa: PLC0415  rarely needed
+            from supervisor.nouns import Request  # noqa: PLC0415  see `attend`
+            from supervisor.store.addenda import keep_request  # noqa: PLC0415  the same
 
+            self._request = Request(by, order, time.time())
+            if self._connection is None or not self._begun:
+                return  # the ending will say it
             self._connection.execute(f"PRAGMA busy_timeout = {LATER_WAIT * 1000:.0f}")
             keep_request(self._connection, self._run.token, self._request)
-        except sqlite3.Error:
-            return  # the same
+        except Exception:  # noqa: BLE001  as everywhere here; the ending will say it
+            return
 
     def finish(self, wait_status: int, *, ended_at: float, refused: int | None) -> Ending | None:
         """Record the ending, and with it the beginning if that could not be recorded.
@@ -140,6 +139,7 @@ class Record:
             if self._ended is None:
                 self._kept = None
             else:
+                self._ended = self._as_asked(self._ended)
                 self._keep(self._ended)
             self._say(error)
             return self._ended
@@ -169,20 +169,42 @@ class Record:
         except Exception as error:  # noqa: BLE001  as everywhere here
             self._warn(f"{what} is not recorded: {type(error).__name__}: {error}")
 
+    def _as_asked(self, ending: Ending) -> Ending:
+        """Return an ending as it counts if somebody has asked for it: a store that takes nothing may still tell."""
+        if self._connection is None or not self._begun:
+            return ending
+        try:
+            from supervisor.store.addenda import heeding  # noqa: PLC0415  loaded already
+
+            return heeding(self._connection, self._run.token, ending)
+        except Exception:  # noqa: BLE001  as everywhere here
+            return ending
+
+    def bring_kept(self) -> None:
+        """Bring what is kept of this run into its store, if that takes it now: another is to be linked with it."""
+        if self._kept is None:
+            return
+        try:
+            from supervisor.wrap.later import bring_others  # noqa: PLC0415  loaded already
+
+            bring_others(self._run.directory)
+        except Exception:  # noqa: BLE001  as everywhere here; it is kept
+            return
+
     def _look_around(self) -> None:
         """Sample what may explain the end: the wrapper shares its agent's terminal, session and memory limits."""
         from supervisor.process import procfs, surroundings  # noqa: PLC0415  the agent runs by now
 
-        if self._before is None and os.path.exists("/proc/self/stat"):
+        if self._before is None and procfs.is_ours():
             own = os.getpid()
             self._before = surroundings.surroundings_of(own, procfs.read_stat(own).tty)
             self._oom_kills = surroundings.OomKills()
             self._oom_kills.follow(self._before.memory)
 
     def _ending(self, wait_status: int, ended_at: float, refused: int | None) -> Ending:
-        from supervisor.ending import after_request, explained  # noqa: PLC0415  see `attend`
+        from supervisor.ending import after_request, ending_by_owner, explained  # noqa: PLC0415  see `attend`
 
-        ending = explained(plain_ending(wait_status, ended_at, refused), self._circumstances(wait_status))
+        ending = explained(ending_by_owner(wait_status, ended_at, refused), self._circumstances(wait_status))
         return after_request(ending, self._request)
 
     def _circumstances(self, wait_status: int) -> Circumstances:
@@ -314,26 +336,6 @@ class Record:
             self._warn(f"{what} is not recorded: {reason}; nor can it be kept for later: {self._unkept}")
         else:
             self._warn(f"{what} is not recorded: {reason}")
-
-
-def plain_ending(wait_status: int, ended_at: float, refused: int | None) -> Ending:
-    """Return the ending that an agent's owner reads off its wait(2) status; see `Record.finish`."""
-    from supervisor import ending  # noqa: PLC0415  see `Record.attend`
-    from supervisor.nouns import Rank  # noqa: PLC0415  the same
-
-    if refused is not None:
-        import errno  # noqa: PLC0415  rarely needed
-
-        name = errno.errorcode.get(refused, str(refused))
-        return ending.not_started(os.WEXITSTATUS(wait_status), at=ended_at, error=name)
-    return ending.ending_of(
-        wait_status,
-        rank=Rank.OWNER,
-        ended_at=ended_at,
-        detected_at=ended_at,
-        settled_by="wrap",
-        evidence={"source": "waitpid"},
-    )
 
 
 def _is_lock(error: Exception) -> bool:

@@ -19,7 +19,7 @@ from supervisor.log.writer import size_mark
 from supervisor.wrap import modes, shim
 from supervisor.wrap.capture import Copy
 from supervisor.wrap.channel import TERMINAL_PIECE, Channel, Waiter, own_description, wanted_of
-from supervisor.wrap.pending import LOOK_EVERY, PendingSignals
+from supervisor.wrap.pending import GIVE_UP, LOOK_EVERY, PendingSignals
 from supervisor.wrap.signals import send, stop_like
 from supervisor.wrap.terminal import Size, Terminal
 
@@ -39,7 +39,6 @@ SETTLE = 0.01
 """Seconds without output after which all is shown that an agent wrote before it stopped."""
 
 _LOOK_FOR_FOREGROUND = 0.25
-_GIVE_UP = frozenset({signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM})
 
 
 class Relay:
@@ -175,11 +174,10 @@ class Relay:
                 return  # those that the agent has left behind keep its terminal open
             if self._move_now(self._output, QUIET):
                 heard = time.monotonic()
-            assert self._signals is not None  # noqa: S101  `wait_for` has set it
-            if self._signals.take_until(_GIVE_UP):
+            elif signal.sigpending() & GIVE_UP:  # and stays so, for those who ask afterwards
                 return  # somebody wants us to end though the terminal does not take what is left
 
-    def close(self) -> None:
+    def close(self, *, patiently: bool) -> None:  # noqa: ARG002  `drain` waits anyway
         """Close the log and all that has been opened, and say what has gone wrong with the log."""
         self._copy.close()
         self._close_all()
@@ -290,7 +288,8 @@ class Relay:
             self._send_to_group(signal.SIGCONT)
 
     def _move_now(self, channel: Channel, timeout: float) -> bool:
-        ready = self._wait([channel], timeout)
+        """Wait for a channel whatever signals have come; tell whether something has moved."""
+        ready = dict(self._waiter.wait(wanted_of([channel]), timeout))
         channel.move(ready)
         return (channel.source in ready or channel.target in ready) and not channel.ended
 

@@ -7,24 +7,23 @@ from __future__ import annotations
 
 import os
 import random
+import shlex
 import signal
 import time
 
+from supervisor.ending import ending_by_owner
 from supervisor.nouns import Cause, RunStatus
 from supervisor.process.token import VARIABLE
-from supervisor.wrap.record import plain_ending
 from supervisor.wrap.sessions import session_of
-from supervisor.wrap.settings import load_settings
-from supervisor.wrap.signals import end_as, stop_like, take
+from supervisor.wrap.signals import end_as, hear_pending, stop_like
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import NoReturn
 
-    from supervisor.config import WrapConfig
     from supervisor.nouns import Ending
-    from supervisor.wrap.launch import Outcome
+    from supervisor.wrap.launch import Launcher, Outcome
     from supervisor.wrap.options import Request
     from supervisor.wrap.sessions import Session
 
@@ -112,64 +111,45 @@ class Pace:
         return wait * (1 - self._chance() / 2)
 
 
-def run_series(
-    run: Callable[..., Outcome],
-    command: list[str],
-    request: Request,
-    environment: Mapping[str, str],
-    say: Callable[[str], None],
-) -> NoReturn:
+def run_series(launcher: Launcher, command: list[str], request: Request, say: Callable[[str], None]) -> NoReturn:
     """Run an agent, again and again as it was asked for, and end as its last try does.
 
     Args:
-        run: runs it once: takes the command, which of its arguments were added, and the token of the first try.
+        launcher: runs it once.
         command: the agent's name or path and its arguments, as typed.
         request: what was asked of ``wrap``.
-        environment: the agent's.
         say: takes a line for the person.
     """
-    series = Series(os.path.basename(command[0]), request, load_settings(say), say)
-    given = dict(environment)
-    session = None if request.fresh else _session_of(command, given)
-    args, added = (command[1:], []) if session is None else session.first()
-    outcome = first = run([command[0], *args], added)
+    series = Series(command, request, launcher, say)
+    outcome = launcher.run(series.command, series.added, None, series.decide)
+    first = outcome.token
     while True:
-        ending = outcome.ending or plain_ending(outcome.status, time.time(), outcome.refused)
-        told = was_told(outcome.heard, outcome.ended_at)
-        delay = series.delay_after(ending, lasted=outcome.ended_at - outcome.began_at, told=told)
-        if delay is None:
-            end_as(outcome.status)
-        if outcome.record is not None:
-            outcome.record.add({"restarts_at": round(time.time() + delay, 3)}, "that it is started again")
-        number = series.wait(delay)
+        number = series.wait(outcome)
         if number is not None:
-            if outcome.record is not None:
-                outcome.record.add({"called_off": True}, "that it is not started again")
             end_as(number)
-        if session is not None:
-            given[VARIABLE] = outcome.token
-            args, added = session.again(outcome.agent)
         try:
-            outcome = run([command[0], *args], added, first.token)
+            outcome = launcher.run(series.command, series.added, first, series.decide)
         except OSError as error:
             say(f"it is not started again: no process or descriptor is to be had ({error.strerror})")
             end_as(outcome.status)
 
 
 class Series:
-    """When one agent is started again.
+    """When and with which arguments one agent is started again.
 
     Args:
-        name: what it is called.
+        command: its name or path and its arguments, as typed.
         request: which ends are to be followed by a restart, and how many restarts without a healthy run between.
-        settings: the person's.
+        launcher: runs it.
         say: takes a line for the person.
     """
 
-    def __init__(self, name: str, request: Request, settings: WrapConfig, say: Callable[[str], None]) -> None:
-        self._name = name
-        self._when = request.restart
+    def __init__(self, command: list[str], request: Request, launcher: Launcher, say: Callable[[str], None]) -> None:
+        settings = launcher.settings.wrap
+        self._launcher = launcher
+        self._request = request
         self._say = say
+        self._name = os.path.basename(command[0])
         self._most = settings.max_restarts if request.max_restarts is None else request.max_restarts
         self._pace = Pace(
             most=self._most,
@@ -177,42 +157,78 @@ class Series:
             longest=settings.longest_delay,
             healthy_after=settings.healthy_after,
         )
+        self._environment = dict(launcher.environment)
+        self._session = None if request.fresh else _session_of(command, self._environment)
+        self.command, self.added = command, list[str]()
+        if self._session is not None:
+            self._take(self._session.first())
+        self._due: float | None = None
 
-    def delay_after(self, ending: Ending, *, lasted: float, told: bool) -> float | None:
-        """Return the seconds until the next try, None if there is to be none; a line says what and why.
+    def decide(self, outcome: Outcome) -> None:
+        """Decide, when a try has ended, whether and when there is to be another; a line says what and why.
 
-        Args:
-            ending: how the last one ended.
-            lasted: seconds that it took.
-            told: whether somebody has told the wrapper to end it.
+        That is recorded at once, so that `stop` can call it off while we still look what the try has left behind.
         """
-        if told or not is_restarted(self._when, ending):
-            return None
-        delay = self._pace.next(lasted)
+        ending = outcome.ending or ending_by_owner(outcome.status, time.time(), outcome.refused)
+        self._due = None
+        if self._was_told(outcome) or not is_restarted(self._request.restart, ending):
+            return
+        delay = self._pace.next(outcome.ended_at - outcome.began_at)
         how = _how(ending)
         if ending.term_signal is not None:
             _begin_line()
         if delay is None:
             times = "once" if self._most == 1 else f"{self._most} times"
             again = "is not started again" if not self._most else f"has been started again {times} in a row"
-            self._say(f"{self._name} {how}, and {again}; that is all. See: agent-yes-supervise why .")
-        else:
-            number = f"restart {self._pace.restarts} of {self._most}"
-            self._say(f"{self._name} {how}; it is started again in {delay:.1f} s ({number}); Ctrl-C: not again")
-        return delay
+            where = "." if self._request.project is None else f"{shlex.quote(self._request.project)}#."
+            self._say(f"{self._name} {how}, and {again}; that is all. See: agent-yes-supervise why {where}")
+            return
+        number = f"restart {self._pace.restarts} of {self._most}"
+        self._say(f"{self._name} {how}; it is started again in {delay:.1f} s ({number}); Ctrl-C: not again")
+        self._due = time.monotonic() + delay
+        if outcome.record is not None:
+            outcome.record.add({"restarts_at": round(time.time() + delay, 3)}, "that it is started again")
 
-    def wait(self, delay: float) -> int | None:
-        """Wait before the next try; return the signal by which somebody has called it off, None if nobody has."""
-        until = time.monotonic() + delay
-        while (left := until - time.monotonic()) > 0:
-            number = _next_signal(left)
+    def wait(self, outcome: Outcome) -> int | None:
+        """Wait until the next try is due; return the status to end with where there is to be none."""
+        if self._due is None:
+            return outcome.status
+        if self._session is not None:
+            self._environment[VARIABLE] = outcome.token
+            self._take(self._session.again(outcome.agent))
+        while True:
+            left = self._due - time.monotonic()
+            number = _next_signal(max(0.0, left))
+            if not number and left <= 0:
+                break
+            if number in self._ignored:
+                continue
             if number in _TOLD_TO_END or number in _INTERRUPTED:
-                return number
+                return self._call_off(outcome, number)
             if number in _STOPPING:
                 stop_like(number)
-        _reap()
+        if outcome.record is not None:
+            outcome.record.bring_kept()
         _forget_typed()
         return None
+
+    @property
+    def _ignored(self) -> frozenset[int]:
+        inherited = self._launcher.inherited
+        return frozenset() if inherited is None else inherited.ignored
+
+    def _was_told(self, outcome: Outcome) -> bool:
+        hear_pending(outcome.heard, outcome.agent)
+        heard = {number: at for number, at in outcome.heard.items() if number not in self._ignored}
+        return outcome.is_over or was_told(heard, outcome.ended_at)
+
+    def _take(self, arguments: tuple[list[str], list[str]]) -> None:
+        self.command, self.added = [self.command[0], *arguments[0]], arguments[1]
+
+    def _call_off(self, outcome: Outcome, status: int) -> int:
+        if outcome.record is not None:
+            outcome.record.add({"called_off": True}, "that it is not started again")
+        return status
 
 
 def _session_of(command: list[str], environment: Mapping[str, str]) -> Session | None:
@@ -251,22 +267,12 @@ def _next_signal(timeout: float) -> int:
     return 0 if info is None else info.si_signo
 
 
-def _reap() -> None:
-    """Let go of what passed on for processes that earlier tries had left behind."""
-    take(signal.SIGCHLD)
-    try:
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            pass
-    except ChildProcessError:
-        return
-
-
 def _forget_typed() -> None:
     """Drop what was typed at the last try and not read: a terminal's late answers would be the next one's prompt."""
+    import termios  # noqa: PLC0415  few agents are started again
+
     try:
         if os.isatty(0) and os.tcgetpgrp(0) == os.getpgrp():
-            import termios  # noqa: PLC0415  where there is a terminal
-
             termios.tcflush(0, termios.TCIFLUSH)
-    except OSError:
+    except (OSError, termios.error):  # it has been closed
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 
 from supervisor.paths import config_file
 
@@ -15,33 +16,51 @@ if TYPE_CHECKING:
 _LARGEST = 64 * 1024
 
 
-def wants_log(cli: str, warn: Callable[[str], None]) -> bool:
-    """Tell whether the settings want what an agent writes to be logged.
+class Settings:
+    """The settings, read when they are first needed; where they cannot be used the defaults hold, and a line says so.
 
     Args:
-        cli: its name or path.
-        warn: takes a line if the settings cannot be used.
+        warn: takes the line.
     """
+
+    def __init__(self, warn: Callable[[str], None]) -> None:
+        self._warn = warn
+        self._config: Config | None = None
+
+    def wants_log(self, cli: str) -> bool:
+        """Tell whether what an agent, given by name or path, writes is to be logged."""
+        if b"agents" not in _text():
+            return False  # none has a table of its own: without reading TOML, and what that imports
+        agent = self.read().agents.get(os.path.basename(cli))
+        return agent is not None and agent.log
+
+    @property
+    def wrap(self) -> WrapConfig:
+        """How agents are started again, and ended."""
+        return self.read().wrap
+
+    def read(self) -> Config:
+        """Return all of them."""
+        from supervisor.config import Config, ConfigError, load  # noqa: PLC0415  12 ms that few have to wait for
+
+        if self._config is None:
+            try:
+                self._config = load()
+            except ConfigError as error:
+                self._warn(f"the settings are not heeded: {error}")
+                self._config = Config()
+        return self._config
+
+
+def _text() -> bytes:
+    """Return what stands in the file, nothing where there is none: a FIFO would wait for a writer."""
     try:
-        with open(config_file(), "rb") as file:
-            if b"agents" not in file.read(_LARGEST):
-                return False  # none has a table of its own: without reading TOML, and what that imports
+        descriptor = os.open(config_file(), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
-        return False
-    agent = _load(warn).agents.get(os.path.basename(cli))
-    return agent is not None and agent.log
-
-
-def load_settings(warn: Callable[[str], None]) -> WrapConfig:
-    """Return how agents are started again and ended; with a line, and the defaults, if the settings cannot be used."""
-    return _load(warn).wrap
-
-
-def _load(warn: Callable[[str], None]) -> Config:
-    from supervisor.config import Config, ConfigError, load  # noqa: PLC0415  12 ms that few have to wait for
-
+        return b""
     try:
-        return load()
-    except ConfigError as error:
-        warn(f"the settings are not heeded: {error}")
-        return Config()
+        return os.read(descriptor, _LARGEST) if stat.S_ISREG(os.fstat(descriptor).st_mode) else b""
+    except OSError:
+        return b""
+    finally:
+        os.close(descriptor)

@@ -31,9 +31,15 @@ _FROM_TERMINAL = frozenset(
 class Inherited:
     """The mask and the ignored signals that the wrapper was started with, and that its agent gets."""
 
-    __slots__ = ("_ignores_children", "_mask")
+    __slots__ = ("_ignores_children", "_mask", "ignored")
 
     def __init__(self) -> None:
+        self.ignored = frozenset(
+            number
+            for number in signal.valid_signals() - {*_PYTHON_IGNORES}
+            if signal.getsignal(number) == signal.SIG_IGN
+        )
+        """What is not for us: blocked, such a signal comes all the same."""
         self._mask: Iterable[int] = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         # With SIGCHLD ignored the kernel reaps our child itself and its exit status is lost (wait(2), notes).
         self._ignores_children = signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN
@@ -67,7 +73,7 @@ def wait_for(
         after: seconds to the first call of ``attend``.
         attend: does work meanwhile; returns the seconds to its next call, None when there is no more: then nothing
             but signals wakes the wrapper.
-        heard: is told when each signal came to us last, on the monotonic clock.
+        heard: is told when each signal came to us last, on the monotonic clock, but for the agent's own.
         next_signal: waits for the next signal, None if there is none for so many seconds; for those who do more
             than wait meanwhile.
         before_stop: does what is to be done before we stop along.
@@ -80,13 +86,29 @@ def wait_for(
             pause = attend()
             due = None if pause is None else time.monotonic() + pause
             continue
-        heard[received.number] = time.monotonic()
+        if is_from_outside(received, agent):
+            heard[received.number] = time.monotonic()
         if _is_to_be_passed_on(received, agent):
             send(agent, received.number)
             if received.number == signal.SIGHUP and received.code > 0:
                 # The kernel's SIGCONT that comes with it may be lost: a stop of our own discards it (signal(7)).
                 send(agent, signal.SIGCONT)
     return status
+
+
+def hear_pending(heard: dict[int, float], agent: int) -> None:
+    """Take the signals that have come and nobody has taken, when the agent has ended.
+
+    Args:
+        heard: as in `wait_for`.
+        agent: its pid.
+    """
+    while signal.sigpending():
+        received = _next_signal(0.0)
+        if received is None:
+            return
+        if received.sender != agent and is_from_outside(received, agent):
+            heard[received.number] = time.monotonic()
 
 
 def end_as(status: int) -> NoReturn:
@@ -182,8 +204,14 @@ def _is_to_be_passed_on(received: Received, agent: int) -> bool:
         if received.number in (signal.SIGHUP, signal.SIGCONT):  # a hang-up comes to the session's leader alone
             return os.getsid(0) == os.getpid()
         return received.number == signal.SIGALRM  # alarm(2) outlives the exec by which we were started
+    return is_from_outside(received, agent)
+
+
+def is_from_outside(received: Received, agent: int) -> bool:
+    """Tell whether a signal comes from the kernel, or from a process that is neither ours nor the agent's."""
     # What our own writes cause (SIGPIPE, SIGXFSZ) bears our own pid.
-    return received.sender != os.getpid() and not _descends_from(agent, received.sender)
+    own = received.sender == os.getpid() or _descends_from(agent, received.sender)
+    return received.code > 0 or not own
 
 
 def _descends_from(agent: int, pid: int) -> bool:
@@ -217,20 +245,22 @@ def send(agent: int, number: int) -> None:
     _send(agent, number, _family_of(agent) if number in _TO_ALL else [])
 
 
-def send_to_all(agent: int, number: int) -> None:
-    """Send the agent, which has not been reaped, and all below it a signal."""
-    _send(agent, number, _family_of(agent))  # once the agent has ended nobody could tell
+def send_to_all(agent: int, number: int) -> bool:
+    """Send the agent, which has not been reaped, and all below it a signal; tell whether it may be sent one."""
+    return _send(agent, number, _family_of(agent))  # once the agent has ended nobody could tell
 
 
-def _send(agent: int, number: int, family: list[tuple[int, int]]) -> None:
-    try:  # noqa: SIM105  contextlib costs a wrapped agent 3 ms
+def _send(agent: int, number: int, family: list[tuple[int, int]]) -> bool:
+    permitted = True
+    try:
         os.kill(agent, number)
     except PermissionError:  # it has become another user's
-        pass
+        permitted = False
     if family:
         from supervisor.process import tree  # noqa: PLC0415  loaded already
 
         tree.signal_family(family, number)
+    return permitted
 
 
 def _forbid_core() -> None:

@@ -11,7 +11,7 @@ import time
 from supervisor.log.folder import ERRORS, OUTPUT
 from supervisor.wrap.capture import Copy
 from supervisor.wrap.channel import PIECE, Channel, Waiter, own_description, wanted_of
-from supervisor.wrap.pending import LOOK_EVERY, PendingSignals
+from supervisor.wrap.pending import GIVE_UP, LOOK_EVERY, PendingSignals
 from supervisor.wrap.screen import Screen
 from supervisor.wrap.signals import wait_for
 
@@ -117,12 +117,14 @@ class Tee:
             channel.move_at_once(_MOST_HELD)  # more is not the agent's, but of those it has left behind
         self._screen.put_right(self._status)
 
-    def close(self) -> None:
+    def close(self, *, patiently: bool) -> None:
         """Leave the pipes to a process that goes on as long as anybody has them: what the agent has left behind.
 
         Else it would die of its next write, which without us it would not.
         """
         self._pass_on(0.0)
+        while patiently and any(channel.is_full for channel in self._channels) and not signal.sigpending() & GIVE_UP:
+            self._pass_on(LOOK_EVERY, with_signals=False)
         if self._signals is not None:
             self._signals.close()
         if self._channels and _fork_apart():

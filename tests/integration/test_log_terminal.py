@@ -259,6 +259,22 @@ def test_left_behind(project: Path, processes: Processes) -> None:
     assert not (project / "signalled").exists()
 
 
+def test_told_to_end_while_the_last_is_shown(project: Path, processes: Processes) -> None:
+    """A signal that comes while the last of an ended agent is shown calls its restart off."""
+    writes = "(until [ -e done ]; do echo more; sleep 0.01; done) & kill -KILL $$"
+    with Terminal(processes, *LOGGED, "--restart", "on-crash", "sh", "-c", writes) as terminal:
+        terminal.expect("more")
+        wait_until(lambda: is_gone(recorded_run(project)["pid"]))
+        for _ in range(10):
+            terminal.expect("more")
+        terminal.program.terminate()
+        try:
+            assert terminal.program.wait(20) in (-signal.SIGTERM, -signal.SIGKILL)
+        finally:
+            (project / "done").touch()
+    assert recorded_run(project)["exit_code"] == 137
+
+
 def test_nested(project: Path, processes: Processes) -> None:
     """A logged wrap under a logged wrap: both runs end as the agent does, and both logs hold what it wrote."""
     with Terminal(processes, *LOGGED, *LOGGED, *agent("line", "exit", 42)) as terminal:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import signal
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -156,3 +157,39 @@ def test_without_a_store(project: Path) -> None:
     folder.unlink()
     assert run_ours("runs", "list").returncode == 0
     assert recorded_run(project)["cause"] == "timed-out"
+
+
+def test_over_for_ever(project: Path, grace: Callable[[float], None]) -> None:
+    """An agent whose time was over is not started again, with no record either."""
+    gone = project / "gone"
+    gone.mkdir()
+    command = [
+        *COMMAND,
+        "wrap",
+        "--restart",
+        "on-crash",
+        "--timeout",
+        "0.4",
+        *agent("ignore", "TERM", "await", "never"),
+    ]
+    ended = subprocess.run(
+        ["sh", "-c", 'cd gone && rmdir ../gone && exec "$@"', "sh", *command],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == -signal.SIGKILL
+    assert "started again" not in ended.stderr
+
+
+def test_a_very_long_time(project: Path) -> None:
+    """No time is too long for the system calls that wait."""
+    assert run_ours("wrap", "--timeout", "999999999d", "sh", "-c", "sleep 0.3; exit 4").returncode == 4
+
+
+def test_below_a_launcher(project: Path, grace: Callable[[float], None]) -> None:
+    """When its launcher has ended by the SIGTERM, the agent proper that does not is ended all the same."""
+    below = shlex.join(agent("ignore", "TERM", "touch", "up", "await", "never"))
+    ended = run_ours("wrap", "--timeout", "1", "sh", "-c", f"{below} & wait", timeout=40)
+    assert ended.returncode == -signal.SIGTERM
+    assert "1 process ended: " in ended.stderr

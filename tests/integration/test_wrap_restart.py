@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shlex
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -246,3 +249,135 @@ def test_fresh(project: Path) -> None:
     ended = run_ours("wrap", "--fresh", "--restart", "on-crash", str(claude), "-p", "fix")
     assert (ended.returncode, ended.stdout) == (0, "hist=1\nhist=1\n")
     assert rows(project, "SELECT args_added FROM run_process") == [(None,)] * 2
+
+
+def ignore(number: int) -> None:
+    """Ignore a signal."""
+    signal.signal(number, signal.SIG_IGN)
+
+
+def test_ignored_signals_say_nothing(project: Path, quick: Callable[..., None]) -> None:
+    """What was ignored from the start, as under nohup, tells nobody to end, while it runs and while it waits."""
+    quick(restart_delay=0.6)
+    hangs_up = "(sleep 0.2; kill -HUP $PPID) & sleep 0.3"
+    later = "(sleep 0.3; kill -HUP $PPID) &"
+    command = falling(f"{hangs_up}; {later} {CRASH}", "exit 0")
+    ended = subprocess.run(
+        ["nohup", *WRAP, "--restart", "on-crash", *command],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        check=False,
+    )
+    assert (ended.returncode, len(recorded_runs(project))) == (0, 2)
+
+
+def test_its_own_signals_say_nothing(project: Path) -> None:
+    """An agent that ends what it has started by its group, our own, has not told us to end it."""
+    command = falling('trap "" TERM; kill -TERM 0; sleep 0.2; exit 1', "exit 0")
+    ended = run_ours("wrap", "--restart", "on-failure", *command, start_new_session=True)
+    assert (ended.returncode, len(recorded_runs(project))) == (0, 2)
+
+
+def test_told_while_it_is_looked_what_is_left(project: Path, processes: Processes, quick: Callable[..., None]) -> None:
+    """What comes when a try has ended calls off the next, also while we end what the last has left behind."""
+    quick(restart_delay=0.01)
+    left = "(trap '' TERM; touch up; while :; do sleep 0.1; done) & while [ ! -e up ]; do sleep 0.01; done"
+    wrapper = processes.start(*WRAP, "--reap", "--restart", "on-crash", *falling(f"{left}; {CRASH}"))
+    wait_until(lambda: "restarts_at" in evidence_of_first(project))
+    assert run_ours("stop", ".").stdout == "project#1 had ended, and is not started again\n"
+    assert wrapper.wait(20) == -signal.SIGTERM
+    assert len(recorded_runs(project)) == 1
+
+
+@pytest.mark.parametrize("by", ["signal", "stop"])
+def test_called_off_while_it_is_stopped(
+    by: str, project: Path, processes: Processes, quick: Callable[..., None]
+) -> None:
+    """A wrapper that is stopped when its wait lapses heeds what has come meanwhile."""
+    quick(restart_delay=0.6)
+    wrapper = processes.start(*WRAP, "--restart", "on-crash", *falling(CRASH))
+    wait_until(lambda: "restarts_at" in evidence_of_first(project))
+    wrapper.send_signal(signal.SIGSTOP)
+    wait_until(lambda: time.time() > evidence(project, 1)["restarts_at"])
+    if by == "stop":
+        assert run_ours("stop", ".").stdout == "project#1 had ended, and is not started again\n"
+    else:
+        wrapper.send_signal(signal.SIGTERM)
+        wrapper.send_signal(signal.SIGCONT)
+    assert wrapper.wait(20) == -signal.SIGTERM
+    assert len(recorded_runs(project)) == 1
+
+
+def test_stopped_when_nothing_can_be_written(project: Path, processes: Processes) -> None:
+    """An end that was asked for is none to restart after, also where the store takes it only later."""
+    wrapper = processes.start(*WRAP, "--restart", "on-crash", *agent("ignore", "TERM", "touch", "up", "await", "never"))
+    wait_until((project / "up").exists)
+    stopping = processes.ours("stop", "--timeout", "0.3", ".", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_until(lambda: rows(project, "SELECT 1 FROM run_process WHERE asked_at IS NOT NULL"))
+    with sqlite3.connect(project / ".agent-yes" / "store.sqlite", isolation_level=None) as holder:
+        holder.execute("BEGIN IMMEDIATE")
+        assert wrapper.wait(20) == -signal.SIGKILL
+        holder.execute("COMMIT")
+    holder.close()
+    stopping.wait(20)
+    run_ours("runs", "list")
+    assert recorded_run(project)["cause"] == "stopped"
+
+
+def test_linked_where_the_first_was_kept(project: Path) -> None:
+    """A try names the first of its series also where that could not be recorded at once."""
+    folder = project / ".agent-yes"
+    folder.write_text("in the way")
+    assert run_ours("wrap", "--restart", "on-crash", *falling(f"rm .agent-yes; {CRASH}", "exit 0")).returncode == 0
+    run_ours("runs", "list")
+    assert linked(project) == [None, 1]
+
+
+def test_tries_do_not_mix(project: Path) -> None:
+    """With a log and a slow reader the next try begins when all that the last has written is taken."""
+    words = "wrap --log --restart on-failure --max-restarts 1"
+    lines = 'i=0; while [ $i -lt 3000 ]; do echo "$number $i, and more to make it long"; i=$((i+1)); done; exit 1'
+    command = shlex.join([*COMMAND, *words.split(), "sh", "-c", f"{TRIES}{lines}"])
+    read = subprocess.run(["sh", "-c", f"{command} | (sleep 0.7; cat)"], capture_output=True, text=True, check=False)
+    numbers = [line.split()[0] for line in read.stdout.splitlines() if "more" in line]
+    assert numbers == ["0"] * 3000 + ["1"] * 3000
+
+
+@pytest.mark.parametrize("settings", ["x = ", f"[wrap]\nmax_restarts = {'9' * 5000}", "agents = 1\n"])
+def test_broken_settings(settings: str, project: Path, home: Path) -> None:
+    """Settings that cannot be used are told of in one line, and their defaults hold."""
+    (home / "config" / "agent-yes-supervise" / "config.toml").write_text(settings)
+    ended = run_ours("wrap", "--log", "--restart", "on-crash", "--timeout", "1m", *falling("exit 3"))
+    assert (ended.returncode, ended.stderr.count("\n")) == (3, 1)
+    assert "the settings are not heeded: " in ended.stderr
+
+
+def test_settings_that_are_no_file(project: Path, home: Path) -> None:
+    """Nobody waits for settings that nobody writes."""
+    file = home / "config" / "agent-yes-supervise" / "config.toml"
+    file.unlink()
+    os.mkfifo(file)
+    assert run_ours("wrap", "true").returncode == 0
+
+
+def test_stderr_that_nobody_reads(project: Path, processes: Processes) -> None:
+    """A line of ours does not hold up the wrapper where stderr takes nothing."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    with pytest.raises(BlockingIOError):
+        while True:
+            os.write(writer, bytes(4096))
+    os.set_blocking(writer, True)
+    wrapper = processes.start(*WRAP, "--restart", "on-crash", *falling(CRASH, "exit 3"), stderr=writer)
+    assert wrapper.wait(20) == 3
+    os.close(reader)
+    os.close(writer)
+
+
+def test_agents_that_are_always_logged(project: Path, home: Path) -> None:
+    """The settings can want an agent logged, by its name; others are not."""
+    (home / "config" / "agent-yes-supervise" / "config.toml").write_text("[agents.echo]\nlog = true\n")
+    for name in ("echo", shutil.which("echo") or "", "printf"):
+        assert run_ours("wrap", name, "hello").returncode == 0
+    assert [run_ours("logs", str(run)).stdout for run in (1, 2)] == ["hello\n"] * 2
+    assert "has no log" in run_ours("logs", "3").stderr

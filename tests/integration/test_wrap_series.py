@@ -25,7 +25,7 @@ class Direct:
     fork = staticmethod(os.fork)
     def wait_for(self, agent, **keywords):
         return signals.wait_for(agent, heard={}, **keywords)
-    open = drain = close = staticmethod(lambda *_: None)
+    open = drain = close = staticmethod(lambda *_, **__: None)
 
 def warn(line):
     raise AssertionError(line)
@@ -61,7 +61,7 @@ for argument in arguments:
     capture.open(os.getcwd(), os.urandom(16).hex())
     status = capture.wait_for(pid, after=0, attend=lambda: None)
     capture.drain()
-    capture.close()
+    capture.close(patiently=False)
     ending = os.fork()
     if ending == 0:
         signals.end_as(status)

@@ -74,12 +74,12 @@ def test_not_below_it(processes: Processes, tmp_path: Path) -> None:
 
 
 def test_gone(processes: Processes) -> None:
-    """An agent that has ended does nothing."""
+    """What cannot be seen any more may be busy."""
     agent = processes.living()
     watched = Activity(agent.pid, TOKEN)
     agent.kill()
     agent.wait()
-    assert not watched.look()
+    assert watched.look()
 
 
 @pytest.mark.parametrize(("share", "rate", "busy"), [(0.01, 500, False), (0.03, 0, True), (0.0, 2000, True)])
