@@ -64,6 +64,7 @@ class Writer:
                 stderr=errors,
                 env=environment(self._world.scratch),
                 cwd=self._world.scratch,
+                pipesize=1 << 20,  # orders to one that is stopped must not stop us
             )
         assert process.stdout is not None
         os.set_blocking(process.stdout.fileno(), False)
@@ -93,6 +94,12 @@ class Writer:
 
     def listen(self) -> None:
         """Take the answers that have come."""
+        self._take_answers()
+        if self.process.poll() is not None:
+            self._world.wrong.append(f"the {self.kind} writer of {self.store.name} has ended by itself")
+            self.replace()
+
+    def _take_answers(self) -> None:
         assert self.process.stdout is not None
         heard = self.process.stdout.read() or b""
         *lines, self._heard = (self._heard + heard).split(b"\n")
@@ -103,9 +110,6 @@ class Writer:
                 pending.answer(result, connected)
             else:
                 pending.refuse(error)
-        if self.process.poll() is not None:
-            self._world.wrong.append(f"the {self.kind} writer of {self.store.directory.name} has ended by itself")
-            self.replace()
 
     def kill(self) -> None:
         """Kill it, whatever it is doing, and start another."""
@@ -113,18 +117,8 @@ class Writer:
         self.process.wait()
         if self.stopped.open:
             self.stopped.end()
-        self.listen_to_the_dead()
+        self._take_answers()  # what it has not answered may be done or not
         self.replace()
-
-    def listen_to_the_dead(self) -> None:
-        """Take what it had answered before it was killed; what it had not may be done or not."""
-        assert self.process.stdout is not None
-        *lines, _ = (self._heard + (self.process.stdout.read() or b"")).split(b"\n")
-        for line in lines:
-            number, result, connected, error = json.loads(line)
-            pending = self._pending.pop(number)
-            pending.answer(result, connected) if error is None else pending.refuse(error)
-        self._pending.clear()
 
     def replace(self) -> None:
         """Start another in its place."""
@@ -156,7 +150,7 @@ class Writer:
         assert self.process.stdin is not None
         self.process.stdin.close()
         self.process.wait(60)
-        self.listen_to_the_dead()
+        self._take_answers()
         for run in self.owns:
             self._world.runs[run].owner_gone = min(self._world.runs[run].owner_gone, now())
 
