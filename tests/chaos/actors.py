@@ -35,6 +35,13 @@ def _take_terminal() -> None:
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
+def _is_zombie(pid: str) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="latin-1").rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return False
+
+
 class Cradle:
     """Starts agents, tells them to end, and learns how they did."""
 
@@ -54,6 +61,7 @@ class Cradle:
         """Numbers of wrapped runs whose agent is not known to have started."""
         self._dead: dict[int, Run] = {}
         """Runs whose agent is dead, and not reaped yet."""
+        self._zombies: set[int] = set()
         self.strangers: dict[int, tuple[subprocess.Popen[bytes], list[Run]]] = {}
 
     def agent(self, run: Run, *, stdin: int | None = None, code: int = 1) -> None:
@@ -173,20 +181,16 @@ class Cradle:
                 self._note_wrapper(self._world.runs[number], wrapper)
 
     def reap_orphans(self) -> None:
-        """Reap what has become our child and is known to nobody: an agent that never started."""
+        """Reap what has become our child, known to nobody; what others wait for they have seen between two calls."""
         own = os.getpid()
         known = {process.pid for process in self._streams.values()} | {run.pid for run in self.living.values()}
+        zombies = set()
         for child in Path(f"/proc/{own}/task/{own}/children").read_text(encoding="ascii").split():
-            if int(child) in known or int(child) in self.strangers:
-                continue
-            with contextlib.suppress(OSError, IndexError):
-                if Path(f"/proc/{child}/stat").read_text(encoding="latin-1").rpartition(")")[2].split()[0] == "Z":
-                    self._reap_unknown(int(child))
-
-    def _reap_unknown(self, pid: int) -> None:
-        command = Path(f"/proc/{pid}/comm").read_text(encoding="latin-1").strip()
-        if command.startswith("python"):  # a wrapper's child that never became its agent, or that looked behind it
+            if int(child) not in known and int(child) not in self.strangers and _is_zombie(child):
+                zombies.add(int(child))
+        for pid in zombies & self._zombies:
             os.waitpid(pid, os.WNOHANG)
+        self._zombies = zombies
 
     def _hear(self, run: Run, process: subprocess.Popen[bytes]) -> None:
         assert process.stdout is not None

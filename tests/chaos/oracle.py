@@ -255,8 +255,8 @@ class Oracle:
         truth = run.truth
         hung_up = [kernels_word(run, signal.SIGHUP)] if run.on_terminal and run.owner_gone != FAR else []
         if run.up == FAR:  # its wrapper was killed: before it began, or before it could pass on the first word
-            broken_pipe = kernels_word(run, signal.SIGPIPE)
-            return [Word("failed", 125, frozenset({"exited"})), LOST, broken_pipe, *hung_up]
+            unheard = [kernels_word(run, status) for status in (signal.SIGPIPE, 1 << 8)]
+            return [Word("failed", 125, frozenset({"exited"})), LOST, *unheard, *hung_up]
         if truth is None:
             return []
         words = [kernels_word(run, truth)]
