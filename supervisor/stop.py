@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from supervisor import sight
-from supervisor.ending import ending_of, ending_without_status
+from supervisor.ending import REQUEST_HOLDS, ending_of, ending_without_status
 from supervisor.errors import SuperviseError
 from supervisor.models import Cause, Claim, Ending, Rank, RunProcess, RunStatus
 from supervisor.process import command, exits, facts, pidfd, procfs, signature
@@ -31,6 +31,8 @@ OWNER_WAIT = 3.5
 
 OTHERS_WAIT = 1.0
 """Seconds for a caller that left no trace to record what may have been a plain exit 0, or for a status to show."""
+
+_REQUEST_LASTS = REQUEST_HOLDS / 2
 
 _PROVEN = frozenset({"F15", "F17", "F19"})
 """Verdicts that show a process to be the run's own: those by which we may signal it, if nothing else speaks against."""
@@ -174,14 +176,15 @@ def _gone(pid: object) -> SuperviseError:
 def _end(descriptor: int, order: Order, timeout: float, ask_again: Callable[[], object]) -> bool:
     """Send the signals and wait for the end; tell whether SIGKILL was needed.
 
-    ``ask_again`` is called before that: a request counts for some minutes only, and those may be over.
+    ``ask_again`` is called before that where much time has passed: a request counts for some minutes only.
     """
     if order is Order.STOP:
         _send(descriptor, signal.SIGTERM)
         _send(descriptor, signal.SIGCONT)
         if _ends_within(descriptor, timeout):
             return False
-        ask_again()
+        if timeout > _REQUEST_LASTS:
+            ask_again()
     _send(descriptor, signal.SIGKILL)
     if not _ends_within(descriptor, KILL_WAIT):
         raise SuperviseError("it does not even end by SIGKILL", "it hangs in the kernel (a dead disk or mount?)")

@@ -17,7 +17,7 @@ def check_daemon() -> Iterator[Finding]:
     found = presence.running()
     if found is None:
         lost = "runs whose wrapper was killed, and those that others record, are settled by nobody"
-        remedy = "start one: agent-yes-supervise daemon (systemd/README.md says how to have it always)"
+        remedy = "have it always: agent-yes-supervise service install; or start it: agent-yes-supervise daemon"
         yield warn("daemon", f"no daemon runs: {lost}", remedy)
         return
     since = "" if found.since is None else f" since {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(found.since))}"

@@ -31,11 +31,11 @@ def check_service(*, runs_systemd: str = "/run/systemd/system", lingering: str =
     if state == "enabled":
         yield ok("service", f"{UNIT} is enabled")
     elif state in ("", "not-found"):
-        remedy = "install it as systemd/README.md says, or start agent-yes-supervise daemon by hand"
+        remedy = "install it: agent-yes-supervise service install"
         yield warn("service", f"{UNIT} is not installed, or your service manager does not answer", remedy)
         return
     else:
-        yield warn("service", f"{UNIT} is {state}", f"systemctl --user enable --now {UNIT}")
+        yield warn("service", f"{UNIT} is {state}", "install it again: agent-yes-supervise service install")
     user = pwd.getpwuid(os.geteuid()).pw_name
     if os.path.exists(os.path.join(lingering, user)):
         yield ok("linger", "it runs also while you are logged out")

@@ -47,15 +47,21 @@ def say(message: str) -> None:
     Names and stored text may hold what breaks a line or what a terminal would obey: it is taken out.
     """
     line = f"agent-yes-supervise: {message.translate(_MARKS)}\n".encode(errors="backslashreplace")
-    from select import POLLOUT, poll  # noqa: PLC0415  rarely needed
-
     try:
-        waiter = poll()
-        waiter.register(2, POLLOUT)
-        if waiter.poll(_SAY_WITHIN * 1000):
+        if _takes_something(2):
             os.write(2, line)
     except OSError:
         return
+
+
+def _takes_something(descriptor: int) -> bool:
+    try:
+        from select import POLLOUT, poll  # noqa: PLC0415  rarely needed
+    except ImportError:  # no descriptor is left to load it
+        return True
+    waiter = poll()
+    waiter.register(descriptor, POLLOUT)
+    return bool(waiter.poll(_SAY_WITHIN * 1000))
 
 
 def launch(command: list[str], request: Request, *, directory: str | None) -> NoReturn:
