@@ -12,14 +12,14 @@ _MORE = ("not knowable", "taken by a fault", "settled after, s")
 
 _HEAD = """# The attack
 
-`make chaos`, with different seeds, on a machine that others used too (2 cores, load 5 to 15). Every run is judged by
+`make chaos`, with different seeds, on a machine that others used too (2 cores, load 7 to 15). Every run is judged by
 an oracle that stands outside (`tests/chaos/oracle.py`); a play fails for a single run that is wrong, lost or doubled,
 for a daemon that ends unasked, and for a traceback in any log.
 
 - *wrong*: the row says anything else than how the agent ended, or said that it had ended while it lived.
 - *lost*: the row of a run that was recorded is gone, though no fault has taken it.
-- *not knowable*: recorded as ended with the status unknown, rightly: no daemon could know. The bursts make most of
-  them: a thousand agents that end within seconds of a fault to the daemon.
+- *not knowable*: recorded as ended with the status unknown, rightly: no daemon could know. Most are of the bursts: a
+  thousand agents that end at once while the daemon is killed, stopped or short of descriptors.
 - *taken by a fault*: the row went with a store that was deleted, damaged or put back as it had been.
 - *settled after*: seconds from the end of the faults until no run was left unsettled.
 """
