@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import ctypes
 import fcntl
+import itertools
 import os
 import platform
 import random
@@ -30,7 +31,9 @@ from types import FrameType
 from typing import TypeVar
 
 import supervisor
+from supervisor.process.stamp import stamp_of
 from supervisor.store.schema import SEED_SCHEMA
+from supervisor.store.supervision import SupervisedStore
 
 T = TypeVar("T")
 
@@ -158,7 +161,7 @@ class Home:
         It is told not to discover stores: on a machine in use it would find those of other processes.
         """
         ours = (sys.executable, "-m", "supervisor")
-        self.start(*ours, "stores", "add", "--scan", str(below), log="stores.log").wait(60)
+        self.start(*ours, "stores", "add", "--scan", str(below), log="stores.log").wait(120)
         return self.start(*ours, "daemon", "--no-discover", *options, log="daemon.log")
 
     def wait_until_bound(self, store: ForeignStore, daemon: subprocess.Popen[bytes], timeout: float = 60) -> None:
@@ -203,6 +206,34 @@ class ForeignStore:
         ids = [self._writer.execute(insert, (agent.pid,)).lastrowid or 0 for agent in agents]
         self._writer.execute("COMMIT")
         return ids
+
+    def create_ended_runs(self, count: int) -> None:
+        """Insert runs that have ended, one a minute until now, as the original leaves them."""
+        now = int(time.time())
+        rows = (
+            (4_999_000, "crashed" if number % 10 == 0 else "completed", now - 60 * number, (now - 60 * number) * 1000)
+            for number in range(count, 0, -1)
+        )
+        insert = (
+            "INSERT INTO runs (pid, project_id, status, exit_code, started_at, ended_at, args)"
+            """ VALUES (?, 1, ?, 0, ?, ?, '["-p","fix the tests"]')"""
+        )
+        self._writer.execute("BEGIN IMMEDIATE")
+        self._writer.executemany(insert, rows)
+        self._writer.execute("COMMIT")
+
+    def create_dead_runs(self, count: int) -> None:
+        """Insert rows that say that they run, of processes of this boot that are gone, each with its stamp."""
+        highest = int(Path("/proc/sys/kernel/pid_max").read_text()) - 1
+        there = {int(name) for name in os.listdir("/proc") if name.isdigit()}
+        free = itertools.islice((pid for pid in range(highest, 0, -1) if pid not in there), count)
+        insert = "INSERT INTO runs (pid, project_id, status, args) VALUES (?, 1, 'running', '[]')"
+        self._writer.execute("BEGIN IMMEDIATE")
+        ids = {self._writer.execute(insert, (pid,)).lastrowid or 0: pid for pid in free}
+        self._writer.execute("COMMIT")
+        ours = stamp_of(os.getpid())
+        with SupervisedStore(str(self.file.parent.parent)) as store:
+            store.keep_stamps([(run, {**ours, "pid": pid, "pidfd_inode": 1}) for run, pid in ids.items()], by="wrap")
 
     def data_version(self) -> int:
         """Return a number that changes when another connection has committed (sqlite.org/pragma.html)."""

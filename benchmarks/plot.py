@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import harness
 
@@ -23,16 +23,9 @@ def draw(name: str, series: Sequence[Series], bursts: Mapping[int, Sequence[Burs
         series: deaths one at a time.
         bursts: deaths all at once, by their number.
     """
-    sys.path.append(str(harness.PEERS / "plot"))
-    try:
-        import matplotlib as mpl  # noqa: PLC0415  optional
-
-        mpl.use("svg")
-        from matplotlib import pyplot as plt  # noqa: PLC0415  optional
-    except ImportError:
-        harness.progress("no plot: matplotlib is not installed; see benchmarks/setup.sh")
+    plt = _pyplot()
+    if plt is None:
         return
-    mpl.rcParams.update({"font.size": 9, "svg.hashsalt": "benchmarks", "axes.spines.top": False})
     shown = [one for one in series if one.times]
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 1.6 + 0.36 * len(shown)), width_ratios=(3, 2))
     for height, one in enumerate(reversed(shown)):
@@ -56,6 +49,49 @@ def draw(name: str, series: Sequence[Series], bursts: Mapping[int, Sequence[Burs
     right.set_title("rows committed when all die at once", loc="left", fontsize=9)
     if bursts:
         right.legend(frameon=False, fontsize=7)
+    _save(plt, figure, name)
+
+
+def draw_growth(name: str, tables: Mapping[str, Mapping[int, Mapping[str, float]]], columns: Mapping[str, str]) -> None:
+    """Draw each measure over what it may grow with, both on a logarithmic scale; a dotted line grows as its work does.
+
+    Args:
+        name: the file in benchmarks/results.
+        tables: by what grows: by its number: the measures.
+        columns: what each measure is called.
+    """
+    plt = _pyplot()
+    if plt is None:
+        return
+    figure, places = plt.subplots(1, len(tables), figsize=(4 * len(tables), 4), sharey=True)
+    for place, (what, found) in zip(places, tables.items(), strict=True):
+        counts = list(found)
+        for measure, called in columns.items():
+            place.plot(counts, [max(found[count][measure], 1e-3) for count in counts], ".-", label=called)
+        place.plot(counts, [counts[-1] ** -1 * 1000 * count for count in counts], ":", color=_OTHERS)
+        place.set_xscale("log")
+        place.set_yscale("log")
+        place.set_xlabel(what)
+    places[0].legend(frameon=False, fontsize=6)
+    _save(plt, figure, name)
+
+
+def _pyplot() -> Any:
+    """Return pyplot, None where matplotlib is missing; that is said."""
+    sys.path.append(str(harness.PEERS / "plot"))
+    try:
+        import matplotlib as mpl  # noqa: PLC0415  optional
+
+        mpl.use("svg")
+        from matplotlib import pyplot as plt  # noqa: PLC0415  optional
+    except ImportError:
+        harness.progress("no plot: matplotlib is not installed; see benchmarks/setup.sh")
+        return None
+    mpl.rcParams.update({"font.size": 9, "svg.hashsalt": "benchmarks", "axes.spines.top": False})
+    return plt
+
+
+def _save(plt: Any, figure: Any, name: str) -> None:
     figure.tight_layout()
     figure.savefig(harness.RESULTS / name, metadata={"Date": None})
     plt.close(figure)

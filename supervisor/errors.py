@@ -24,6 +24,10 @@ class StoreBusy(StoreError):
     """Another process holds the store's lock for longer than we may wait."""
 
 
+class StoreDamaged(StoreError):
+    """A store's file is no database, or a broken one."""
+
+
 class StoreRefused(StoreError):
     """A store that must not be touched: a symbolic link, a stranger's, or one that brings code of its own."""
 

@@ -130,7 +130,9 @@ class _FirstSight:
         if verdict.line in _ASKS_FOR_LOOKS:
             looks = self._looks(claim, seen.pid)
             verdict = self.judge(claim, seen, proven=proven, looks=looks)
-        matched = verdict.line in ("F15", "F17") or _is_close(verdict, self._start(claim), seen)
+        matched = verdict.line in ("F15", "F17")
+        if verdict.line == "F19":
+            matched = _is_close(self._start(claim), seen)
         return Sight(claim, verdict, seen, descriptor, looks, matched)
 
     def judge(self, claim: Claim, seen: Facts | None, *, proven: bool, looks: bool | None = None) -> Verdict:
@@ -167,8 +169,8 @@ def _is_of(scene: Scene, stamp: Stamp) -> bool:
     return None not in ours and (stamp.boot_id, stamp.pid_ns) == ours
 
 
-def _is_close(verdict: Verdict, start: Start | None, seen: Facts) -> bool:
-    if verdict.line != "F19" or start is None or seen.created is None:
+def _is_close(start: Start | None, seen: Facts) -> bool:
+    if start is None or seen.created is None:
         return False
     return start.at - seen.created < CLOSE
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import sqlite3
 from collections import Counter
@@ -127,7 +128,6 @@ def runs_of(
     *,
     statuses: Sequence[RunStatus] = (),
     since: float | None = None,
-    ended_since: float | None = None,
     limit: int | None = None,
     names: dict[str, str] | None = None,
 ) -> Overview:
@@ -137,24 +137,33 @@ def runs_of(
         directories: the projects.
         statuses: only these, all by default.
         since: only runs that started at or after this Unix time.
-        ended_since: only runs that ended at or after this Unix time.
         limit: at most so many.
         names: short names of directories.
     """
     names = short_names(directories) if names is None else names
     one_more = None if limit is None else limit + 1
-    runs, troubles = _of_each(
-        directories,
-        lambda store: _look(
-            store,
-            names[store.directory],
-            lambda: store.details(statuses=statuses, since=since, ended_since=ended_since, limit=one_more),
-            may_run=not statuses or RunStatus.RUNNING in statuses,
-        ),
-    )
+    may_run = not statuses or RunStatus.RUNNING in statuses
+
+    def read(store: SupervisedStore) -> list[RunView]:
+        details = functools.partial(store.details, statuses=statuses, since=since, limit=one_more)
+        return _look(store, names[store.directory], details, may_run=may_run)
+
+    runs, troubles = _of_each(directories, read)
     if len(directories) > 1:
         runs.sort(key=lambda view: view.detail.run.started_at or 0, reverse=True)
     return Overview(runs[:limit], troubles, more=limit is not None and len(runs) > limit)
+
+
+def running_and_ended(names: dict[str, str], *, statuses: Sequence[RunStatus], ended_since: float) -> Overview:
+    """Return, by one look at each store named, what says that it runs, and what ended so since that Unix time."""
+
+    def read(store: SupervisedStore) -> list[RunView]:
+        running = _look(store, names[store.directory], lambda: store.details(statuses=(RunStatus.RUNNING,)))
+        ended = functools.partial(store.details, statuses=statuses, ended_since=ended_since)
+        return running + _look(store, names[store.directory], ended, may_run=False)
+
+    runs, troubles = _of_each(list(names), read)
+    return Overview(sorted(runs, key=lambda view: view.detail.run.started_at or 0, reverse=True), troubles)
 
 
 def projects_of(directories: Sequence[str]) -> tuple[list[ProjectView], list[StoreError]]:

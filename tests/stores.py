@@ -48,11 +48,11 @@ def place(name: str, project: Path) -> Path:
 
 
 def seed_schema(file: Path) -> list[tuple[Any, ...]]:
-    """Return what ``sqlite_master`` holds of the original's tables and indexes, pages and text included."""
+    """Return what ``sqlite_master`` holds of the original's tables and own indexes, pages and text included."""
     connection = sqlite3.connect(file)
     try:
         found = connection.execute("SELECT type, name, tbl_name, rootpage, sql FROM sqlite_master ORDER BY rowid")
-        return [row for row in found if row[2] in SEED_OBJECTS]
+        return [row for row in found if row[2] in SEED_OBJECTS and not row[1].startswith("ays_")]
     finally:
         connection.close()
 

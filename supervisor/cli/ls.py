@@ -11,7 +11,7 @@ from supervisor.cli.listing import print_runs
 from supervisor.cli.options import DEFAULT_LIMIT, json_option
 from supervisor.cli.spooled import take_spooled
 from supervisor.models import RunStatus
-from supervisor.views import Overview, RunView, known_directories, runs_of, short_names
+from supervisor.views import Overview, RunView, known_directories, running_and_ended, short_names
 
 LATELY = 24 * 3600.0
 """Seconds for which an ended run is still shown."""
@@ -44,14 +44,14 @@ def ls(everything: bool, watch: bool, as_json: bool) -> None:
 
 
 def _overview(*, everything: bool) -> Overview:
-    directories = known_directories()
-    names = short_names(directories)
+    names = short_names(known_directories())
     statuses = (RunStatus.FAILED, RunStatus.CRASHED, *((RunStatus.COMPLETED,) if everything else ()))
-    running = runs_of(directories, statuses=(RunStatus.RUNNING,), names=names)
-    ended = runs_of(directories, statuses=statuses, ended_since=time.time() - LATELY, names=names)
-    ended.runs.sort(key=lambda view: view.detail.run.ended_at or 0, reverse=True)
-    shown = {view.key: view for view in running.runs + ended.runs[:DEFAULT_LIMIT]}  # one may have ended in between
-    return Overview(list(shown.values()), running.troubles or ended.troubles, len(ended.runs) > DEFAULT_LIMIT)
+    found = running_and_ended(names, statuses=statuses, ended_since=time.time() - LATELY)
+    running = [view for view in found.runs if view.detail.run.status is RunStatus.RUNNING]
+    ended = [view for view in found.runs if view.detail.run.status is not RunStatus.RUNNING]
+    ended.sort(key=lambda view: view.detail.run.ended_at or 0, reverse=True)
+    shown = {view.key: view for view in running + ended[:DEFAULT_LIMIT]}  # one may have ended in between
+    return Overview(list(shown.values()), found.troubles, len(ended) > DEFAULT_LIMIT)
 
 
 def _row(view: RunView) -> tuple[str, ...]:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import shlex
+from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import click
 
@@ -11,16 +14,19 @@ from supervisor.cli import output, texts
 from supervisor.cli.completion import complete_directory, complete_store
 from supervisor.cli.options import json_option
 from supervisor.cli.table import print_table
-from supervisor.errors import NotFound, StoreError
+from supervisor.errors import NotFound, StoreError, SuperviseError
 from supervisor.registry import Entry, Origin
-from supervisor.views import find_project, trouble_of
+from supervisor.views import find_project, here, trouble_of
+
+if TYPE_CHECKING:
+    from supervisor.store.repair import Repaired
 
 _HEADINGS = ("STORE OF", "KNOWN BY", "SINCE", "TRUSTED", "TROUBLE")
 
 
 @click.group
 def stores() -> None:
-    """List, add and forget the stores that the daemon looks after."""
+    """List, add, forget and repair the stores that the daemon looks after."""
 
 
 @stores.command("list")
@@ -60,6 +66,47 @@ def forget(directory: str) -> None:
     found = directory if registry.get(directory) else find_project(directory)
     registry.forget(found)
     click.echo(f"forgot {output.clean(os.path.realpath(found))}", err=True)
+
+
+@stores.command("repair", short_help="Save what can be read of a damaged store.")
+@click.argument("directory", required=False, shell_complete=complete_store)
+@click.option("--yes", is_flag=True, help="Do it; without this, only tell what could be saved.")
+@json_option
+def repair_(directory: str | None, yes: bool, as_json: bool) -> None:
+    """Put a new store with what can be read in the place of the damaged one of DIRECTORY, by default the current one.
+
+    The damaged file is kept beside it. Nobody may have the store open; the daemon and agents under wrap let go by
+    themselves.
+    """
+    from supervisor.store.repair import repair  # noqa: PLC0415  other commands need not wait for it
+
+    found = find_project(directory) if directory is not None else here()
+    entry = registry.get(found)
+    is_trusted = entry is not None and entry.trusted
+    done = repair(found, dry=not yes, tell=lambda line: output.print_troubles([SuperviseError(line)]))
+    if entry is not None and is_trusted and done.aside is not None:
+        registry.add(found, entry.origin)  # the new file is as trusted as the old one was
+    if as_json:
+        output.print_json({"dir": found, "damage": done.damage, "aside": done.aside, **asdict(done.salvaged)})
+    else:
+        _print_repaired(found, done)
+
+
+def _print_repaired(directory: str, done: Repaired) -> None:
+    saved, did = done.salvaged, "saved" if done.aside else "can be saved"
+    runs = texts.counted_text(saved.runs, "run")
+    partial = f", {saved.partial} of them without arguments" if saved.partial else ""
+    click.echo(output.clean(f"{directory} is damaged: {done.damage}"))
+    click.echo(f"{did}: {texts.counted_text(saved.projects, 'project')}, {runs}{partial}")
+    if saved.lost:
+        click.echo(f"lost: {texts.counted_text(saved.lost, 'run')} of which only the id is known")
+    if saved.others:
+        click.echo(output.clean(f"not taken over: tables that are not ours ({', '.join(saved.others)})"))
+    if done.aside:
+        click.echo(output.clean(f"the damaged file is kept: {done.aside}"))
+    else:
+        again = f"agent-yes-supervise stores repair --yes {shlex.quote(directory)}"
+        click.echo(output.clean(f"Nothing has been changed yet. To do it: {again}"), err=True)
 
 
 def _add_below(folder: str) -> None:

@@ -152,3 +152,8 @@ def _as_text(value: object) -> str:
 def _short(value: object) -> str:
     text = _as_text(value)
     return text if len(text) <= _SHORT else text[: _SHORT - 1] + "…"
+
+
+def counted_text(number: int, what: str) -> str:
+    """Return a number of things in words."""
+    return f"{number} {what}{'' if number == 1 else 's'}"

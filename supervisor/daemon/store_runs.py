@@ -110,8 +110,8 @@ class StoreRuns:
     def retract(self) -> None:
         """Set back to running what was settled by inference alone, and whose very process is seen alive."""
         boot_id = self._means.scene.boot_id
-        claims = self.watch.inferred(boot_id) if boot_id else []
-        retract(self.watch, self._see(item for item in claims if type(item.pid) is int and facts.exists(item.pid)))
+        claims = self.watch.inferred(boot_id, facts.exists) if boot_id else []
+        retract(self.watch, self._see(claims))
 
     def note_exit(self, run_id: int, ended: Exit, moment: Moment) -> list[tuple[Claim, Ending]]:
         """Take the exit of a run's process, seen at a moment; return the ending if it is to be settled at once.
@@ -315,18 +315,18 @@ class StoreRuns:
         unchanged = [
             claim for claim in claims if same_row(suspects[claim.run_id].sight.claim, (claim.pid, claim.started_at))
         ]
-        endings = []
-        for seen in self._see(unchanged):
+        sights, moment, endings = self._see(unchanged), self._means.moment(), []
+        for seen in sights:
             first = suspects[seen.claim.run_id]
             if confirms(first.sight.verdict, seen.verdict):
-                endings += self._confirm(first, seen)
+                endings += self._confirm(first, seen, moment)
             seen.close()
         for suspect in suspects.values():
             suspect.sight.close()
         self.settle(endings)
         self.reconcile()
 
-    def _confirm(self, suspect: Suspect, second: Sight) -> list[tuple[Claim, Ending]]:
+    def _confirm(self, suspect: Suspect, second: Sight, moment: Moment) -> list[tuple[Claim, Ending]]:
         """Return the ending of what two looks have shown dead.
 
         The exit status of a zombie that the first look saw is the run's, if the process was; its owner then still has
@@ -347,4 +347,4 @@ class StoreRuns:
             self._dying[second.claim.run_id] = Dying(bound, ended, suspect.since, time.time(), now + grace)
             watch_owner(self._means.exits, OwnerKey(self._key(second.claim.run_id)), bound)
             return []
-        return [(second.claim, self._ending(bound, ended, self._means.moment()))]
+        return [(second.claim, self._ending(bound, ended, moment))]

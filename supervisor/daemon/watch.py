@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 from supervisor.errors import StoreBusy, StoreError, StoreMissing
 from supervisor.models import Claim, Ending
 from supervisor.store.connection import is_lock, store_file, translate
+from supervisor.store.repair import is_under_repair
 from supervisor.store.supervision import SupervisedStore
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ class StoreWatch:
             return True
         if not self._changes():
             return False
-        if not self.store.is_open or self._inode != self._inode_now():
+        if not self.store.is_open or self._inode != self._inode_now() or is_under_repair(self.directory):
             return True
         try:
             return self.store.data_version() != self._version
@@ -107,9 +108,9 @@ class StoreWatch:
         """Return what some of the running rows claim, None where the store cannot be read now."""
         return self._try("read", lambda: self.store.running_claims(run_ids)) if run_ids else []
 
-    def inferred(self, boot_id: str) -> list[Claim]:
-        """Return the claims of runs that were settled by inference in this boot."""
-        return self._try("read", lambda: self.store.inferred_claims(boot_id)) or []
+    def inferred(self, boot_id: str, exists: Callable[[int], bool | None]) -> list[Claim]:
+        """Return the claims of runs that were settled by inference in this boot, if there is a process of that pid."""
+        return self._try("read", lambda: self.store.inferred_claims(boot_id, exists=exists)) or []
 
     def retract(self, claim: Claim) -> bool:
         """Set a run that was settled by inference back to running; tell whether that was done."""
@@ -150,6 +151,9 @@ class StoreWatch:
 
     def _follow_the_file(self) -> None:
         """Open anew if another file stands where the store was: an open connection would go on with the old one."""
+        if is_under_repair(self.directory):
+            self.rest()
+            raise StoreBusy(f"{self._file} is being repaired", "wait for that")
         inode = self._inode_now()
         if inode is None or inode != self._inode:
             self.rest()

@@ -51,7 +51,7 @@ def _findings(directory: str, health: Health) -> Iterator[Finding]:
 
 def _troubles(directory: str, health: Health) -> Iterator[Finding]:
     if health.damage:
-        remedy = "save what can be read: sqlite3 store.sqlite .recover, or move it away to start a new one"
+        remedy = f"save what can be read: agent-yes-supervise stores repair {shlex.quote(directory)}"
         yield fail("store", f"{directory} is damaged: {health.damage}", remedy)
     if health.damage is None:
         remedy = "check it at leisure: sqlite3 store.sqlite 'PRAGMA quick_check'"

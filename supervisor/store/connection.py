@@ -12,7 +12,7 @@ import sqlite3
 import stat
 import time
 
-from supervisor.errors import StoreBusy, StoreError, StoreMissing, StoreRefused
+from supervisor.errors import StoreBusy, StoreDamaged, StoreError, StoreMissing, StoreRefused
 from supervisor.store import schema as schemas
 
 TYPE_CHECKING = False
@@ -23,6 +23,9 @@ FOLDER = ".agent-yes"
 FILE = "store.sqlite"
 BUSY_TIMEOUT = 30.0
 """Seconds that a statement waits for another process's lock."""
+
+_UNHURRIED = 2.0
+"""Who can wait for a lock so many seconds can also wait for an index of a large store to be made."""
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -51,9 +54,9 @@ def open_for_writing(
     """
     path = store_file(directory)
     try:
-        if not _vetted(directory):
+        if not vetted(directory):
             if not create:
-                raise _missing(directory)
+                raise missing(directory)
             _make_files(directory)
         connection = _connect(path, timeout)
     except OSError as error:
@@ -66,7 +69,8 @@ def open_for_writing(
         _switch_to_wal(connection, time.monotonic() + timeout)
         connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
         connection.execute("PRAGMA foreign_keys = ON")
-        schema = schemas.create_or_migrate(connection, schema, time.time_ns() // 1_000_000)
+        hurried = timeout < _UNHURRIED
+        schema = schemas.create_or_migrate(connection, schema, time.time_ns() // 1_000_000, hurried=hurried)
         if schema.version > schemas.NEWEST:
             schemas.shadow(connection)
     except sqlite3.Error as error:
@@ -78,15 +82,22 @@ def open_for_writing(
     return connection, schema
 
 
-def open_for_reading(directory: str, *, timeout: float = BUSY_TIMEOUT) -> tuple[sqlite3.Connection, Schema]:
+def open_for_reading(
+    directory: str, *, timeout: float = BUSY_TIMEOUT, seeded: bool = True
+) -> tuple[sqlite3.Connection, Schema]:
     """Open an existing store without changing anything in it, not even its schema.
+
+    Args:
+        directory: the project's physical directory.
+        timeout: seconds to wait for locks, now and in every later statement.
+        seeded: whether it is an error that the original's tables are not there.
 
     Raises:
         StoreMissing, StoreBusy, StoreRefused, StoreError: as `open_for_writing`.
     """
     try:
-        if not _vetted(directory):
-            raise _missing(directory)
+        if not vetted(directory):
+            raise missing(directory)
         quoted = store_file(directory).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
         connection = _connect(f"file://{quoted}?mode=ro", timeout, uri=True)
     except OSError as error:
@@ -96,11 +107,11 @@ def open_for_reading(directory: str, *, timeout: float = BUSY_TIMEOUT) -> tuple[
     try:
         schema = schemas.Schema(connection)
         _refuse_intruders(directory, schema)
-        if not schema.seeded:
+        if seeded and not schema.seeded:
             raise StoreError(
                 f"{store_file(directory)} holds no runs yet", "it is an empty database: record a run there first"
             )
-        if schema.version != schemas.NEWEST:
+        if schema.version not in schemas.READABLE:
             schemas.shadow(connection)
     except sqlite3.Error as error:
         connection.close()
@@ -139,15 +150,26 @@ def translate(directory: str, error: sqlite3.Error) -> StoreError:
     code = (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return StoreBusy(f"{path} is locked by another process", "try again, or end the process that holds it")
-    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-        return StoreError(f"{path} is damaged ({text})", "move it away to start a new one; nothing has been changed")
+    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or text == "unsupported file format":
+        import shlex  # noqa: PLC0415  a wrapped agent need not wait for it
+
+        remedy = f"save what can be read: agent-yes-supervise stores repair {shlex.quote(directory)}"
+        return StoreDamaged(f"{path} is damaged ({text})", remedy)
     if code == sqlite3.SQLITE_CANTOPEN:
         return StoreError(f"{path} cannot be opened ({text})", "check the rights of the folder and of its files")
     if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM):
         return StoreError(f"{path} cannot be written ({text})", "check the rights of the folder and of its files")
-    if code == sqlite3.SQLITE_FULL:
+    if code == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_IOERR and _is_full(directory)):
         return StoreError(f"{path} cannot be written ({text})", "free some space on its disk")
     return StoreError(f"{path} cannot be used ({text})", "check the file and its folder")
+
+
+def _is_full(directory: str) -> bool:
+    """Tell whether a store's disk is full: where SQLite cannot make a file for that, it speaks of I/O only."""
+    try:
+        return os.statvfs(os.path.join(directory, FOLDER)).f_bavail == 0
+    except OSError:
+        return False
 
 
 def is_lock(error: sqlite3.Error) -> bool:
@@ -178,8 +200,13 @@ def _only_our_own_statements(
     return sqlite3.SQLITE_OK if source is None else sqlite3.SQLITE_DENY
 
 
-def _vetted(directory: str) -> bool:
-    """Tell whether the store is there; refuse one that is not what it should be."""
+def vetted(directory: str) -> bool:
+    """Tell whether the store is there; refuse one that is not what it should be.
+
+    Raises:
+        StoreRefused: a part of it is a symbolic link, no plain file, or a stranger's.
+        OSError: it cannot be looked at.
+    """
     trusted = {os.geteuid(), 0}
     if os.geteuid() == 0:
         trusted.add(os.stat(directory).st_uid)
@@ -256,7 +283,8 @@ def _refuse_intruders(directory: str, schema: Schema) -> None:
         raise StoreRefused(f"{store_file(directory)} brings code of its own ({found})", "do not trust this store")
 
 
-def _missing(directory: str) -> StoreMissing:
+def missing(directory: str) -> StoreMissing:
+    """Return the error that says that there is no store."""
     return StoreMissing(f"there is no store in {directory}", "start an agent there: agent-yes-supervise wrap CLI")
 
 

@@ -45,7 +45,7 @@ def health_of(store: Store, *, patience: float) -> Health:
         sqlite3.Error: it cannot be read.
     """
     connection, file = store.connection, store.path
-    damage = _damage(connection, patience)
+    damage = damage_of(connection, patience)
     runs, junk = connection.execute(
         "SELECT count(*), coalesce(sum(status NOT IN ('running', 'completed', 'failed', 'crashed')"
         " OR typeof(status) <> 'text' OR typeof(pid) <> 'integer' OR typeof(project_id) <> 'integer'"
@@ -64,7 +64,12 @@ def health_of(store: Store, *, patience: float) -> Health:
     )
 
 
-def _damage(connection: sqlite3.Connection, patience: float) -> str | None:
+def damage_of(connection: sqlite3.Connection, patience: float) -> str | None:
+    """Return what quick_check says, empty for nothing, None where that takes more than so many seconds.
+
+    Raises:
+        sqlite3.Error: the file cannot be read.
+    """
     end = time.monotonic() + patience
     connection.set_progress_handler(lambda: time.monotonic() > end, _STEPS)
     try:
@@ -75,7 +80,7 @@ def _damage(connection: sqlite3.Connection, patience: float) -> str | None:
         raise
     finally:
         connection.set_progress_handler(None, 0)
-    said = ", ".join(str(row[0]) for row in rows)
+    said = " ".join(", ".join(str(row[0]).removeprefix("*** in database main ***") for row in rows).split())
     return "" if said == "ok" else said
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from supervisor.store.recording import Transaction
 from supervisor.store.rows import by_newest
 from supervisor.store.schema import SUPERVISION_TABLES
-from supervisor.store.values import MILLISECONDS_ABOVE
+from supervisor.store.values import in_ms
 
 if TYPE_CHECKING:
     import sqlite3
@@ -22,7 +22,7 @@ BATCH = 200
 _SENSIBLE_MS = 1_000_000_000_000
 """An end before 2001 was written by a clock that had not been set."""
 
-_IN_MS = f"CASE WHEN ended_at > {MILLISECONDS_ABOVE} THEN ended_at ELSE ended_at * 1000 END"
+_IN_MS = in_ms("ended_at")
 _IS_OLD = (
     "status IN ('completed', 'failed', 'crashed') AND typeof(ended_at) IN ('integer', 'real')"
     f" AND {_IN_MS} >= {_SENSIBLE_MS} AND {_IN_MS} < :before AND project_id IS :project AND id <> :newest"

@@ -6,7 +6,7 @@ import json
 from typing import Any, TypeVar
 
 from supervisor.models import Cause, Claim, Ending, Project, Rank, Run, RunProcess, RunStatus, Stamp
-from supervisor.store.values import MILLISECONDS_ABOVE, request_from, seconds
+from supervisor.store.values import in_ms, request_from, seconds
 
 PROJECT_COLUMNS = "projects.id, dir, cmd, prompt, created_at, updated_at, last_run_at"
 RUN_COLUMNS = "runs.id, runs.pid, project_id, runs.status, runs.exit_code, runs.started_at, runs.ended_at, args"
@@ -28,10 +28,7 @@ _STATUSES = {status.value: status for status in RunStatus}
 
 def by_newest(column: str) -> str:
     """Return the SQL that orders by a time of either unit, newest first; ids break ties, for seconds are coarse."""
-    return (
-        f"CASE WHEN {column} > {MILLISECONDS_ABOVE} THEN {column} ELSE {column} * 1000 END DESC NULLS LAST,"
-        f" {column.partition('.')[0]}.id DESC"
-    )
+    return f"{in_ms(column)} DESC NULLS LAST, {column.partition('.')[0]}.id DESC"
 
 
 def project_from(row: tuple[Any, ...]) -> Project:

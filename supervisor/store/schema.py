@@ -71,11 +71,24 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "CREATE INDEX ays_run_ending_inferred ON run_ending (run_id) WHERE rank = 1",
     ),
     ("ALTER TABLE run_process ADD COLUMN environment TEXT",),
+    (
+        "CREATE INDEX ays_runs_newest ON runs"
+        " (CASE WHEN started_at > 100000000000 THEN started_at ELSE started_at * 1000 END)",
+        "CREATE INDEX ays_runs_ended ON runs"
+        " (CASE WHEN ended_at > 100000000000 THEN ended_at ELSE ended_at * 1000 END) WHERE ended_at IS NOT NULL",
+    ),
 )
 """Numbered from 1. A step is never edited once it has been released; times are Unix milliseconds."""
 
 NEWEST = len(MIGRATIONS)
 
+_QUICK, _LARGE = 2, 20_000
+"""Migrations up to this one are quick; later ones take longer than an agent's start may in a store of more runs."""
+
+READABLE = range(_QUICK, NEWEST + 1)
+"""The versions whose tables are as we know them: what comes behind the quick migrations only makes queries faster."""
+
+_VIRTUAL = re.compile(r"create\s+virtual\b", re.IGNORECASE)
 _FROZEN_DEFAULT = re.compile(r'"started_at" integer default (\d+) ')
 
 
@@ -91,29 +104,42 @@ class Schema:
     def __init__(self, connection: sqlite3.Connection) -> None:
         objects = connection.execute("SELECT type, name, tbl_name, sql FROM sqlite_master").fetchall()
         tables = {name.lower(): sql for kind, name, _, sql in objects if kind == "table"}
-        self.intruders = [f"{kind} {name}" for kind, name, table, _ in objects if _intrudes(kind, table)]
+        self.intruders = [f"{kind} {name}" for kind, name, table, sql in objects if _intrudes(kind, table, sql)]
         self.seeded = "projects" in tables and "runs" in tables
-        frozen = _FROZEN_DEFAULT.search(tables.get("runs") or "")
-        self.frozen_started_at = int(frozen.group(1)) if frozen else None
+        self.frozen_started_at = frozen_default(tables.get("runs") or "")
         self.version = 0
         if "schema_migrations" in tables:
             newest = "SELECT coalesce(max(CAST(version AS INTEGER)), 0) FROM schema_migrations"
             self.version = connection.execute(newest).fetchone()[0]
 
 
-def _intrudes(kind: str, table: str) -> bool:
+def frozen_default(sql: str) -> int | None:
+    """Return the constant that a ``CREATE TABLE "runs"`` gives every run as its start, None for one that does not."""
+    found = _FROZEN_DEFAULT.search(sql)
+    return int(found.group(1)) if found else None
+
+
+def _intrudes(kind: str, table: str, sql: object) -> bool:
     """Tell whether an object of a store would run code of the store's maker with our rights."""
-    ours = ("projects", "runs", "schema_migrations", *SUPERVISION_TABLES)
-    return kind in ("trigger", "view") and table.lower() in ours
+    is_code = kind in ("trigger", "view") or (isinstance(sql, str) and bool(_VIRTUAL.match(sql)))
+    return is_code and table.lower() in ("projects", "runs", "schema_migrations", *SUPERVISION_TABLES)
 
 
-def create_or_migrate(connection: sqlite3.Connection, schema: Schema, now_ms: int) -> Schema:
+def create_or_migrate(connection: sqlite3.Connection, schema: Schema, now_ms: int, *, hurried: bool = False) -> Schema:
     """Bring a store to the newest schema and return that; a newer one is left as it is.
 
     Each migration and its record are one transaction, looked at again under the lock: several processes may open a
     fresh store at once. The original makes its tables one by one, so that any of them may be missing.
+
+    Args:
+        connection: the store's.
+        schema: what it is now.
+        now_ms: the time in Unix milliseconds.
+        hurried: leave to others what only makes a large store faster, and takes long.
     """
     while not schema.seeded or schema.version < NEWEST:
+        if hurried and schema.seeded and schema.version >= _QUICK and _is_large(connection):
+            return schema
         connection.execute("BEGIN IMMEDIATE")
         try:
             schema = Schema(connection)
@@ -130,13 +156,18 @@ def create_or_migrate(connection: sqlite3.Connection, schema: Schema, now_ms: in
     return schema
 
 
+def _is_large(connection: sqlite3.Connection) -> bool:
+    newest: int | None = connection.execute("SELECT max(id) FROM runs").fetchone()[0]
+    return (newest or 0) > _LARGE
+
+
 def shadow(connection: sqlite3.Connection) -> None:
     """Lay empty temporary tables over the supervision tables, so that every query works where they must not be used.
 
     That is the case in a store opened for reading only that has none, and in one whose schema is newer than ours.
     """
     connection.execute("PRAGMA temp_store = MEMORY")
-    for step in MIGRATIONS:
+    for step in MIGRATIONS[:_QUICK]:
         _execute_all(connection, (_as_temporary(sql) for sql in step))
 
 

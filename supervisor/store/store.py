@@ -281,7 +281,8 @@ class Store:
         if project is None:
             return None
         total = self._rows("SELECT count(*) FROM runs WHERE project_id = ?", project.id)[0][0]
-        latest = self._run(f"project_id = ? ORDER BY {_NEWEST_RUN} LIMIT 1", project.id)
+        # Not by the index of projects: the newest run of a store is most often this project's.
+        latest = self._run(f"+project_id = ? ORDER BY {_NEWEST_RUN} LIMIT 1", project.id) if total else None
         return ProjectInfo(project, latest, total)
 
     def get_crashed_runs(self) -> list[CrashedRun]:

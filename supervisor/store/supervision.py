@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from supervisor.models import Claim, Ending, ProjectSummary, RunDetail, RunStatus
@@ -24,14 +24,14 @@ from supervisor.store.rows import (
     run_from,
 )
 from supervisor.store.store import Store
-from supervisor.store.values import MILLISECONDS_ABOVE
+from supervisor.store.values import in_ms
 
 if TYPE_CHECKING:
     from supervisor.process.stamp import StampColumns
 
 _JOINS = " LEFT JOIN projects ON projects.id = runs.project_id LEFT JOIN run_process ON run_process.run_id = runs.id"
 _NEWEST = by_newest("runs.started_at")
-_AT_ONCE = 500
+_AT_ONCE, _FEW = 500, 2000
 
 
 class SupervisedStore(Store):
@@ -85,15 +85,28 @@ class SupervisedStore(Store):
                 (by, order, recording.now_ms(), run_id),
             )
 
-    def inferred_claims(self, boot_id: str) -> list[Claim]:
-        """Return the claims of runs that were settled by inference alone, whose stamp is of this boot."""
-        rows = self._rows(
-            f"SELECT runs.id, runs.pid, runs.started_at, dir, cmd, {PROCESS_COLUMNS} FROM run_ending"
-            f" JOIN runs ON runs.id = run_ending.run_id{_JOINS}"
+    def inferred_claims(self, boot_id: str, *, exists: Callable[[int], bool | None] = lambda _: True) -> list[Claim]:
+        """Return the claims of runs that were settled by inference alone, whose stamp is of this boot.
+
+        Args:
+            boot_id: this boot's.
+            exists: tells whether there is a process of that number; runs of others are left out, and cost little.
+        """
+        settled = self._rows(
+            f"SELECT runs.id, runs.pid FROM run_ending JOIN runs ON runs.id = run_ending.run_id{_JOINS}"
             " WHERE rank = 1 AND boot_id = ? AND run_ending.status IS runs.status",
             boot_id,
         )
-        return [claim_from(row) for row in rows]
+        ids = [run_id for run_id, pid in settled if type(pid) is int and exists(pid)]
+        claims = []
+        for start in range(0, len(ids), _AT_ONCE):
+            some = ids[start : start + _AT_ONCE]
+            claims += self._rows(
+                f"SELECT runs.id, runs.pid, runs.started_at, dir, cmd, {PROCESS_COLUMNS} FROM runs{_JOINS}"
+                f" WHERE runs.id IN ({', '.join('?' * len(some))})",
+                *some,
+            )
+        return [claim_from(row) for row in claims]
 
     def retract(self, claim: Claim) -> bool:
         """Set a run that was settled by inference alone back to running; tell whether it was still so settled."""
@@ -126,20 +139,31 @@ class SupervisedStore(Store):
                 wheres.append(column)
                 parameters.append(value)
         if statuses:
-            wheres.append(f"runs.status IN ({', '.join('?' * len(statuses))})")
+            walks = ended_since is not None or (limit is not None and not self._are_few(statuses))
+            wheres.append(f"{'+' if walks else ''}runs.status IN ({', '.join('?' * len(statuses))})")
             parameters.extend(statuses)
         for column, moment in (("runs.started_at", since), ("runs.ended_at", ended_since)):
             if moment is not None:
-                wheres.append(f"CASE WHEN {column} > {MILLISECONDS_ABOVE} THEN {column} ELSE {column} * 1000 END >= ?")
+                wheres.append(f"{column} IS NOT NULL AND {in_ms(column)} >= ?")
                 parameters.append(moment * 1000)
         parameters.append(-1 if limit is None else limit)
+        order = _NEWEST if ended_since is None else f"+{_NEWEST}"  # by when they ended, rather than in order
+        # The newest are chosen first: what is known of a run is looked up for these alone.
         rows = self._rows(
-            f"SELECT {RUN_COLUMNS}, {PROCESS_COLUMNS}, {ENDING_COLUMNS}, dir, cmd FROM runs{_JOINS}"
-            f" LEFT JOIN run_ending ON run_ending.run_id = runs.id WHERE {' AND '.join(wheres) or '1'}"
-            f" ORDER BY {_NEWEST} LIMIT ?",
+            f"SELECT {RUN_COLUMNS}, {PROCESS_COLUMNS}, {ENDING_COLUMNS}, dir, cmd FROM"
+            f" (SELECT runs.id AS chosen FROM runs WHERE {' AND '.join(wheres) or '1'} ORDER BY {order} LIMIT ?)"
+            f" CROSS JOIN runs ON runs.id = chosen{_JOINS} LEFT JOIN run_ending ON run_ending.run_id = runs.id"
+            f" ORDER BY {_NEWEST}",
             *parameters,
         )
         return [_detail_from(row) for row in rows]
+
+    def _are_few(self, statuses: Sequence[RunStatus]) -> bool:
+        """Tell whether so few runs have one of these statuses that sorting them is less than a walk from the newest."""
+        holes = ", ".join("?" * len(statuses))
+        counted = f"SELECT count(*) FROM (SELECT 1 FROM runs WHERE status IN ({holes}) LIMIT {_FEW})"
+        few: bool = self._rows(counted, *statuses)[0][0] < _FEW
+        return few
 
     def is_last_of_owner(self, run_id: int) -> bool:
         """Tell whether the owner of a run has begun no other one since."""
@@ -176,12 +200,19 @@ class SupervisedStore(Store):
     def project_summaries(self) -> list[ProjectSummary]:
         """Return all projects with the number of their runs by status, the most recently run first."""
         counts: dict[int, dict[str, int]] = {}
-        for project_id, status, count in self._rows(
-            "SELECT project_id, status, count(*) FROM runs GROUP BY project_id, status"
-        ):
+        for project_id, status, count in self._counts():
             counts.setdefault(project_id, {})[str(status)] = count
         rows = self._rows(f"SELECT {PROJECT_COLUMNS} FROM projects ORDER BY {by_newest('projects.last_run_at')}")
         return [ProjectSummary(project_from(row), counts.get(row[0], {})) for row in rows]
+
+    def _counts(self) -> list[tuple[int, object, int]]:
+        """Return the number of runs by project and status; an index alone tells it where there is but one project."""
+        first, last = "(SELECT min(project_id) FROM runs)", "(SELECT max(project_id) FROM runs)"
+        ((lowest, highest),) = self._rows(f"SELECT {first}, {last}")
+        if lowest == highest:
+            rows = self._rows("SELECT status, count(*) FROM runs GROUP BY status")
+            return [(lowest, status, count) for status, count in rows]
+        return self._rows("SELECT project_id, status, count(*) FROM runs GROUP BY project_id, status")
 
 
 def _text(value: object) -> str | None:

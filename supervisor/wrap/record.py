@@ -78,6 +78,8 @@ class Record:
         if self._pending and time.monotonic() - self._began_trying > GIVE_UP_AFTER:
             self._pending = False
             self._say(StoreBusy(f"{connections.store_file(self._run.directory)} stays locked by another process"))
+        if self._begun:
+            self._close()  # an agent runs for hours: a store that nobody has open can be repaired, copied and moved
         try:
             import resource  # noqa: F401, PLC0415  for `supervisor.wrap.signals.end_as`
 
@@ -107,8 +109,11 @@ class Record:
             from supervisor.store.addenda import keep_request  # noqa: PLC0415  the same
 
             self._request = Request(by, order, time.time())
-            if self._connection is None or not self._begun:
+            if not self._begun:
                 return  # the ending will say it
+            if self._connection is None:
+                self._open(LATER_WAIT)
+            assert self._connection is not None  # noqa: S101  _open has set it, or raised
             self._connection.execute(f"PRAGMA busy_timeout = {LATER_WAIT * 1000:.0f}")
             keep_request(self._connection, self._run.token, self._request)
         except Exception:  # noqa: BLE001  as everywhere here; the ending will say it
@@ -244,7 +249,7 @@ class Record:
 
         It takes the whole run along where that store does not know it.
         """
-        if self._connection is not None and self._file != self._file_now():
+        if self._file is not None and self._file != self._file_now():
             self._close()  # the store we began in is gone
             self._announced = self._created = False
         if self._connection is None:

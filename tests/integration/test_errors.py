@@ -81,7 +81,7 @@ def test_damaged_store(store: Path, ask: Ask, words: tuple[str, ...]) -> None:
     """A store that is no database is an error of one line, also where JSON was wanted, and stays as it is."""
     store.write_bytes(b"this was a database once" * 400)
     before = store.read_bytes()
-    fails_in_one_line(ask(*words), r"store\.sqlite is damaged \(file is not a database\); move it away")
+    fails_in_one_line(ask(*words), r"store\.sqlite is damaged \(file is not a database\); save .*stores repair ")
     assert store.read_bytes() == before
 
 

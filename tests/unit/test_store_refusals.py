@@ -22,7 +22,7 @@ from supervisor.db import (
     update_run_status,
     upsert_project,
 )
-from supervisor.errors import StoreBusy, StoreError, StoreMissing, StoreRefused
+from supervisor.errors import StoreBusy, StoreDamaged, StoreError, StoreMissing, StoreRefused
 from supervisor.models import RunStatus
 from supervisor.store.connection import is_lock, open_for_reading, open_for_writing, translate
 from supervisor.store.store import Store
@@ -225,9 +225,9 @@ def test_a_damaged_store(project: Path, store: Path, kind: str, read_only: bool)
     }[kind]
     store.write_bytes(broken)
     error = error_of(project, read_only=read_only)
-    assert type(error) is StoreError
+    assert isinstance(error, StoreDamaged)
     assert f"{store} is damaged" in error.message
-    assert "move it away" in error.remedy
+    assert f"agent-yes-supervise stores repair {project}" in error.remedy
     assert store.read_bytes() == broken
 
 

@@ -10,7 +10,7 @@ from kit import Original, Processes, dead_pid, rows
 from stores import execute, place
 
 from supervisor import db, registry
-from supervisor.errors import NotFound, StoreError, StoreRefused
+from supervisor.errors import NotFound, StoreDamaged, StoreRefused
 from supervisor.models import RunStatus
 from supervisor.process.judge import State
 from supervisor.views import (
@@ -306,7 +306,7 @@ def test_unreadable_stores_hide_no_others(shops: dict[str, Path], tmp_path: Path
     shutil.rmtree(missing / ".agent-yes")
     overview = runs_of(known_directories())
     assert [view.directory for view in overview.runs] == [str(good)]
-    assert [type(trouble) for trouble in overview.troubles] == [StoreError, StoreRefused]
+    assert [type(trouble) for trouble in overview.troubles] == [StoreDamaged, StoreRefused]
     found, troubles = projects_of(known_directories())
     assert [view.directory for view in found] == [str(good)]
     assert [trouble.message for trouble in troubles] == [trouble.message for trouble in overview.troubles]
