@@ -32,6 +32,9 @@ def command() -> list[str]:
 
 def run(args: list[str], module: str = "chaos") -> int:
     """Run a module there, and return its exit code."""
+    for number in signal.valid_signals() - {signal.SIGPIPE, signal.SIGXFSZ}:
+        if signal.getsignal(number) is signal.SIG_IGN:  # as nohup leaves it: no agent would end by it
+            signal.signal(number, signal.SIG_DFL)
     ours = {**os.environ, _MARK: "1", "PYTHONPATH": python_path()}
     process = subprocess.Popen([*command(), sys.executable, "-m", module, *args], env=ours)
     signal.signal(signal.SIGTERM, lambda *_: process.kill())  # with it goes all that is there
