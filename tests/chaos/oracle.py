@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import NamedTuple
 
-from chaos.world import FAR, KEY, DaemonLife, Kind, Run, Store, World, now
+from chaos.world import FAR, KEY, DaemonLife, Kind, Run, Store, World, now, oom_kills
 
 LOOK = 4.0
 """Seconds after which an undisturbed daemon has seen a new row: it looks every three, on a busy machine."""
@@ -260,6 +260,8 @@ class Oracle:
         if truth is None:
             return []
         words = [kernels_word(run, truth)]
+        if truth == signal.SIGKILL and oom_kills() > self._world.oom_kills:  # somebody else's, at the same moment
+            words.append(words[0]._replace(causes=frozenset({"oom-killed"})))
         if run.asked:
             words.append(Word("failed", words[0].exit_code, frozenset({"stopped"})))
         if run.kind is Kind.WRAP:

@@ -201,6 +201,12 @@ class Run:
         return self.errors is not None and text in self.errors.read_text(errors="replace")
 
 
+def oom_kills() -> int:
+    """Return how many processes the kernel has ended for want of memory since the boot, whosoever they were."""
+    lines = Path("/proc/vmstat").read_text(encoding="ascii").splitlines()
+    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
+
+
 @dataclass(slots=True)
 class World:
     """Everything."""
@@ -214,6 +220,8 @@ class World:
     wrong: list[str] = field(default_factory=list)
     """What was seen to be wrong while it happened."""
     faults: dict[str, int] = field(default_factory=dict)
+    oom_kills: int = field(default_factory=oom_kills)
+    """The machine's count when it all began."""
 
     def count(self, fault: str) -> None:
         """Count a fault that was done."""
