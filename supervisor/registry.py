@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import os
+import struct
+import sys
 import time
 from enum import StrEnum
 
@@ -19,6 +21,8 @@ from supervisor.value import Value
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+_AT_FDCWD, _MAX_HANDLE_SZ = -100, 128
 
 _NOT_WORTH_SCANNING = frozenset({"node_modules", ".git", ".venv", "__pycache__"})
 _THE_KERNELS_OWN = frozenset({"/proc", "/sys", "/dev"})
@@ -36,15 +40,17 @@ _STRENGTH = {Origin.FOUND: 0, Origin.CREATED: 1, Origin.ADDED: 2}
 
 
 class Entry(Value):
-    """A known store: its project's real path, how and when (Unix seconds) it became known, and its file's inode then.
+    """A known store: its project's real path, how and when (Unix seconds) it became known, and which file it was then.
 
-    The inode tells a store that we made from one that somebody has put in its place.
+    Its inode and its handle tell a store that we made from one that somebody has put in its place: the number of an
+    inode is given to the next file at once, its handle to none. None where the file system has no handles.
     """
 
     dir: str
     origin: Origin
     added_at: float
     inode: int | None
+    handle: str | None = None
 
     @property
     def exists(self) -> bool:
@@ -54,7 +60,11 @@ class Entry(Value):
     @property
     def trusted(self) -> bool:
         """Whether a command stored there may be started."""
-        return self.origin is not Origin.FOUND and self.inode is not None and self.inode == _inode(self.dir)
+        return self.origin is not Origin.FOUND and self.inode is not None and self.is_of_file()
+
+    def is_of_file(self) -> bool:
+        """Tell whether the store's file is the very one that became known."""
+        return self.inode == _inode(self.dir) and (self.handle is None or self.handle == _handle(self.dir))
 
 
 def entries() -> list[Entry]:
@@ -79,9 +89,10 @@ def add(directory: str, origin: Origin) -> Entry:
     target, inode = paths.registry_file(directory), _inode(directory)
     while True:
         there, old = os.path.lexists(target), _read(target)
-        if old is not None and old.inode == inode and _STRENGTH[origin] <= _STRENGTH[old.origin]:
-            return old
-        entry = Entry(directory, origin, time.time(), inode)
+        if old is not None and old.inode == inode and _STRENGTH[origin] <= _STRENGTH[old.origin]:  # noqa: SIM102
+            if origin is Origin.FOUND or old.is_of_file():  # a handle takes longer to get, and is asked for anyway
+                return old
+        entry = Entry(directory, origin, time.time(), inode, _handle(directory))
         if _write(entry, target, first=not there):
             return entry
 
@@ -166,7 +177,8 @@ def _read(path: str) -> Entry | None:
         directory, inode = raw["dir"], raw["inode"]
         if not os.path.isabs(directory) or b"\0" in os.fsencode(directory):
             raise ValueError(f"{directory!r} is no absolute path")
-        return Entry(directory, Origin(raw["origin"]), float(raw["added_at"]), inode if type(inode) is int else None)
+        origin, added_at = Origin(raw["origin"]), float(raw["added_at"])
+        return Entry(directory, origin, added_at, inode if type(inode) is int else None, raw.get("handle"))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
@@ -185,6 +197,28 @@ def _inode(directory: str) -> int | None:
         return os.stat(store_file(directory)).st_ino
     except OSError:
         return None
+
+
+def _handle(directory: str) -> str | None:
+    """Return the handle of a store's file (name_to_handle_at(2)), which no other file ever has.
+
+    The file is not opened: closing it would drop the locks that SQLite holds in this process (sqlite.org/howtocorrupt).
+    None where the file system has no handles.
+    """
+    if sys.platform != "linux":
+        return None
+    import ctypes  # noqa: PLC0415  only where trust is given or asked for
+
+    handle = ctypes.create_string_buffer(struct.pack("Ii", _MAX_HANDLE_SZ, 0) + bytes(_MAX_HANDLE_SZ))
+    mount = ctypes.c_int()
+    try:
+        call = ctypes.CDLL(None).name_to_handle_at
+    except AttributeError:  # a C library without it
+        return None
+    if call(_AT_FDCWD, os.fsencode(store_file(directory)), handle, ctypes.byref(mount), 0) != 0:
+        return None
+    length, kind = struct.unpack_from("Ii", handle)
+    return f"{kind}:{handle.raw[8 : 8 + length].hex()}"
 
 
 def _private(path: str, flags: int) -> int:

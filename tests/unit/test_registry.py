@@ -365,3 +365,24 @@ def test_an_entry_is_data() -> None:
     """An entry cannot be changed."""
     with pytest.raises(AttributeError):
         Entry("/a", FOUND, 1.0, None).dir = "/b"  # type: ignore[misc]  # that is the point
+
+
+def test_an_inode_that_is_used_again(project: Path) -> None:
+    """A store put in place of ours is not trusted for having got the same inode."""
+    folder = project / ".agent-yes"
+    for _ in range(20):
+        Original(project).close()
+        entry = registry.add(str(project), CREATED)
+        shutil.rmtree(folder)
+        Original(project).close()
+        if (folder / "store.sqlite").stat().st_ino == entry.inode:
+            break
+        shutil.rmtree(folder)
+    else:
+        pytest.skip("this file system does not use inodes again at once")
+    if entry.handle is None:
+        pytest.skip("this file system has no handles")
+    assert not entry.trusted
+    registry.announce(str(project), created=False)
+    assert not (registry.get(str(project)) or entry).trusted
+    assert registry.add_by_hand(str(project)).trusted
