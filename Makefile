@@ -6,7 +6,7 @@ RUN := $(VENV)/bin/python -m
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo bench test lint types check format pins clean
+.PHONY: help setup demo bench test chaos soak lint types check format pins clean
 
 help: ## Show this list.
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
@@ -31,6 +31,12 @@ bench: $(READY) ## Measure detection and cost; takes about 30 minutes; ARGS="--n
 
 test: $(READY) ## Run the tests; ARGS="-k word" for some of them.
 	$(RUN) pytest -n 3 --dist loadfile $(ARGS)
+
+chaos: $(READY) ## Attack everything at once for five minutes and judge every run; ARGS="--seconds 120 --seed 7".
+	PYTHONPATH=tests $(RUN) chaos $(ARGS)
+
+soak: $(READY) ## Load the daemon for 20 minutes and see that nothing grows; ARGS="--minutes 5".
+	PYTHONPATH=tests $(RUN) chaos.soak $(ARGS)
 
 lint: $(READY) ## Check style and format.
 	$(RUN) ruff check .
