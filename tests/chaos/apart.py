@@ -10,9 +10,10 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+
+from nursery import Apart
 
 from chaos.world import python_path
 
@@ -24,22 +25,48 @@ def is_apart() -> bool:
     return os.environ.get(_MARK) == "1" and os.getpid() == 1
 
 
-def command() -> list[str]:
-    """Return what runs a command there, for whoever may."""
-    user = () if os.geteuid() == 0 else ("--user", "--map-root-user")
-    return ["unshare", *user, "--mount", "--fork", "--pid", "--mount-proc", "--kill-child"]
+def command(*words: str) -> list[str]:
+    """Return what runs a command there, for whoever may; no tests' folders but those of ours are to be seen.
+
+    The daemons of other tests are sure of a dead pid only while no process of another PID namespace can reach their
+    stores: what they have is hidden before there is one.
+    """
+    user = () if os.geteuid() == 0 else ("unshare", "--user", "--map-root-user")
+    return [*user, *Apart.command("unshare", "--fork", "--pid", "--mount-proc", "--kill-child", *words)]
 
 
-def run(args: list[str], module: str = "chaos") -> int:
-    """Run a module there, and return its exit code."""
+def python(module: str, args: Iterable[str]) -> list[str]:
+    """Return what runs a module there; it needs `surroundings`."""
+    return command(sys.executable, "-m", module, *args)
+
+
+def surroundings() -> dict[str, str]:
+    """Return the environment of what runs there."""
+    return {**os.environ, _MARK: "1", "PYTHONPATH": python_path()}
+
+
+def is_possible() -> bool:
+    """Tell whether we may make such a place."""
+    try:
+        return subprocess.run(command("true"), capture_output=True, check=False).returncode == 0
+    except OSError:  # no unshare
+        return False
+
+
+def run(module: str, args: Iterable[str], seconds: float) -> int:
+    """Run a module there, for that long at most, and return its exit code."""
     for number in signal.valid_signals() - {signal.SIGPIPE, signal.SIGXFSZ}:
         if signal.getsignal(number) is signal.SIG_IGN:  # as nohup leaves it: no agent would end by it
             signal.signal(number, signal.SIG_DFL)
-    ours = {**os.environ, _MARK: "1", "PYTHONPATH": python_path()}
-    process = subprocess.Popen([*command(), sys.executable, "-m", module, *args], env=ours)
+    process = subprocess.Popen(python(module, args), env=surroundings())
     signal.signal(signal.SIGTERM, lambda *_: process.kill())  # with it goes all that is there
     try:
-        return process.wait()
+        return process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+        print(f"FAILED: not over after {seconds:g} s", flush=True)
+        return 1
     except KeyboardInterrupt:
         process.wait()
         return 130
@@ -60,16 +87,6 @@ def own_disk(folder: Path, *, keep: bool) -> Iterator[None]:
             subprocess.run(["cp", "-a", f"{folder}/.", f"/proc/{os.getpid()}/fd/{below}/"], check=False)
         subprocess.run(["umount", "--lazy", str(folder)], check=False)
         os.close(below)
-
-
-def hide_other_tests(scratch: Path) -> None:
-    """Take from sight what tests of others have on this machine.
-
-    Their daemons are sure of a dead pid only while no process of another PID namespace can reach their stores.
-    """
-    for folder in Path(tempfile.gettempdir()).glob("pytest-of-*"):
-        if folder not in scratch.parents:
-            mount_small(folder, "64k")
 
 
 def mount_small(folder: Path, size: str) -> None:

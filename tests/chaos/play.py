@@ -48,7 +48,6 @@ class Play:
         self.world = World(scratch)
         for name in ("logs", "home", "projects", "state"):
             (scratch / name).mkdir()
-        apart.hide_other_tests(scratch)
         apart.mount_small(scratch / "state", "8m")
         self.world.stores = [self._store(number) for number in range(options.stores)]
         self._cradle = Cradle(self.world, random)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from random import Random
 
 from chaos.actors import OURS, Cradle, Daemon
-from chaos.world import FAR, Kind, Run, World, environment, now
+from chaos.world import FAR, Kind, Later, Run, World, environment, now
 from chaos.writers import Writer
 
 
@@ -27,13 +27,7 @@ class ProcessFaults:
     """
 
     def __init__(
-        self,
-        world: World,
-        random: Random,
-        cradle: Cradle,
-        daemon: Daemon,
-        writers: list[Writer],
-        later: Callable[[float, Callable[[], object]], None],
+        self, world: World, random: Random, cradle: Cradle, daemon: Daemon, writers: list[Writer], later: Later
     ) -> None:
         self._world, self._random, self._cradle, self._daemon = world, random, cradle, daemon
         self._writers, self._later = writers, later

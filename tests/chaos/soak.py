@@ -64,7 +64,6 @@ class Soak:
         self._world = World(scratch)
         for name in ("logs", "home", "projects", "state"):
             (scratch / name).mkdir()
-        apart.hide_other_tests(scratch)
         for number in range(STORES):
             self._world.stores.append(Store(scratch / "projects" / f"p{number}", spared=True))
             self._world.stores[-1].directory.mkdir()
@@ -180,7 +179,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=20.0)
     options = parser.parse_args()
     if not apart.is_apart():
-        return apart.run(sys.argv[1:], "chaos.soak")
+        return apart.run("chaos.soak", sys.argv[1:], options.minutes * 60 + 240)
     with tempfile.TemporaryDirectory(prefix="ays-soak-", ignore_cleanup_errors=True) as scratch:
         folder = Path(scratch)
         with apart.own_disk(folder, keep=False):

@@ -13,7 +13,7 @@ from pathlib import Path
 from random import Random
 
 from chaos.actors import Cradle
-from chaos.world import FAR, Cut, Store, World, now
+from chaos.world import FAR, Cut, Later, Store, World, now
 from chaos.writers import Writer
 
 _LOCK = """
@@ -41,14 +41,7 @@ class StoreFaults:
         later: takes what is to be done later.
     """
 
-    def __init__(
-        self,
-        world: World,
-        random: Random,
-        cradle: Cradle,
-        writers: list[Writer],
-        later: Callable[[float, Callable[[], object]], None],
-    ) -> None:
+    def __init__(self, world: World, random: Random, cradle: Cradle, writers: list[Writer], later: Later) -> None:
         self._world, self._random, self._cradle = world, random, cradle
         self._writers, self._later = writers, later
         self._files = 0

@@ -6,12 +6,12 @@ import json
 import os
 import signal
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from random import Random
 
 from chaos.actors import FATES, OURS, Cradle, Daemon
-from chaos.world import FAR, Kind, Run, Store, Word, World, environment, now
+from chaos.world import FAR, Kind, Later, Run, Store, Word, World, environment, now
 from chaos.writers import Writer
 
 ODD_PIDS: tuple[object, ...] = (-1, 0, 1, 1 << 31, 1 << 40, -(1 << 62), 1.5, "abc", "12abc", "\x1b[31m\r\n", "")
@@ -66,7 +66,7 @@ class Traffic:
         cradle: Cradle,
         daemon: Daemon,
         writers: dict[tuple[int, Kind], Writer],
-        later: Callable[[float, Callable[[], object]], None],
+        later: Later,
     ) -> None:
         self._world, self._random, self._cradle, self._daemon = world, random, cradle, daemon
         self._writers, self._later = writers, later

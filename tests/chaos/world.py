@@ -9,6 +9,7 @@ import os
 import re
 import select
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -16,6 +17,9 @@ from pathlib import Path
 now = time.monotonic
 
 FAR = float("inf")
+
+Later = Callable[[float, Callable[[], object]], None]
+"""Takes in how many seconds something is to be done, and what."""
 
 KEY = re.compile(r"chaos-(\d+)\b")
 """How a row names its run, in its arguments: ids start anew in a store that is made anew."""

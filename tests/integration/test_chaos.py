@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,7 @@ from chaos.oracle import Oracle, Row, Watch
 from chaos.soak import Sample, growth
 from chaos.world import FAR, Cut, DaemonLife, Kind, Run, Store, Word, World
 from kit import Processes
-from nursery import Apart, linux
+from nursery import linux
 
 pytestmark = linux
 
@@ -151,21 +150,14 @@ def test_growth_is_measured_after_the_warm_up() -> None:
     assert FAR > growth(on, 120)["descriptors"] == 0
 
 
-def _may_play() -> bool:
-    if sys.platform != "linux":
-        return False
-    return subprocess.run([*apart.command(), "true"], capture_output=True, check=False).returncode == 0
-
-
-@pytest.mark.skipif(not _may_play(), reason="needs root or user namespaces")
+@pytest.mark.skipif(not apart.is_possible(), reason="needs root or user namespaces")
 @pytest.mark.timeout(150)
-def test_the_attack_runs_and_can_fail() -> None:
+def test_the_attack_runs_and_can_fail(tmp_path: Path) -> None:
     """A moment of it, with three rows spoiled at its end, finds those and nothing else."""
-    user = [] if os.geteuid() == 0 else ["unshare", "--user", "--map-root-user"]
     short = ["--stores", "2", "--burst", "40", "--seconds", "2", "--seed", "1", "--spoil"]
     played = subprocess.run(
-        [*user, *Apart.command(sys.executable, "-m", "chaos", *short)],
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parent.parent)},
+        apart.python("chaos", short),
+        env={**apart.surroundings(), "TMPDIR": str(tmp_path)},
         capture_output=True,
         text=True,
         timeout=140,
