@@ -79,14 +79,18 @@ class Cradle:
         run.pid, run.pidfd, run.up = process.pid, os.pidfd_open(process.pid), now()
         self._follow(run)
 
-    def wrap(self, run: Run, *options: str, terminal: bool = False) -> None:
-        """Start an agent under a wrapper, which leads a session on a terminal of its own if that is asked for."""
+    def wrap(self, run: Run, *options: str, terminal: bool = False, leaves: bool = False) -> None:
+        """Start an agent under a wrapper, which leads a session on a terminal of its own if that is asked for.
+
+        ``leaves`` is whether the agent leaves a process behind; one that `Run.falls` is to be started again.
+        """
+        more = ("1", "leave" if leaves else str(self._world.scratch / "logs" / f"fall-{run.number}"))
         run.on_terminal = terminal
         master, slave = pty.openpty() if terminal else (subprocess.PIPE, subprocess.PIPE)
         run.errors = self._world.scratch / "logs" / f"wrap-{run.number}.err"
         with open(run.errors, "wb") as errors:
             process = subprocess.Popen(
-                [*OURS, "wrap", *options, "--", "sh", str(AGENT), run.key],
+                [*OURS, "wrap", *options, "--", "sh", str(AGENT), run.key, *(more if leaves or run.falls else ())],
                 stdin=slave,
                 stdout=slave,
                 stderr=errors,

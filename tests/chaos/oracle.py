@@ -7,7 +7,8 @@ judges. What it allows:
 - Else it says what the kernel says, or `lost` where no daemon could know: none had been looking, undisturbed, for
   `LOOK` seconds before the agent was told to end, or that one was ended before it could write.
 - A row is missing only where its writer was not told that it is written, or where its store has been cut since.
-- An agent that lives has a row that runs. No row is there twice.
+- An agent that lives has a row that runs. No row is there twice, but a wrapped agent that fell and was started again
+  has one for each time: the first says how it fell.
 """
 
 from __future__ import annotations
@@ -159,7 +160,7 @@ class Watch:
             if row.status == "running" or number is None or number in self._told or number >= len(self._world.runs):
                 continue
             run = self._world.runs[number]
-            if run.lives:
+            if run.lives and not (run.falls and row.pid != run.pid):
                 self._told.add(number)
                 self._world.wrong.append(f"{run.key} ({run.kind}) lives, and its row says {_said(row)}")
 
@@ -201,6 +202,8 @@ class Oracle:
     def _judge(self, run: Run, rows: list[Row]) -> None:
         if run.kind is Kind.WRAP:
             self._judge_wrapper(run)
+        if run.falls:
+            rows = self._judge_fall(run, rows)
         if len(rows) > 1:
             self.findings.doubled.append(self._line(run, f"its rows say {[_said(row) for row in rows]}"))
         elif not rows:
@@ -212,6 +215,16 @@ class Oracle:
                 self.findings.wrong.append(self._line(run, f"its row says {_said(rows[0])}"))
         else:
             self._judge_ended(run, rows[0])
+
+    def _judge_fall(self, run: Run, rows: list[Row]) -> list[Row]:
+        """Judge the first time of an agent that was started twice, and return what is left: the rows of the second."""
+        words = self._kernels_words(run, signal.SIGKILL)
+        if run.owner_gone != FAR or run.store.was_cut(run.started):
+            words.append(LOST)
+        fell = [row for row in rows if row.pid != run.pid and any(word.fits(row) for word in words)][:1]
+        if not fell and run.up != FAR and self._begin(run) is self.presence(run) is Presence.YES:
+            self.findings.missing.append(self._line(run, f"it fell, and its rows say {[_said(row) for row in rows]}"))
+        return [row for row in rows if not any(row is one for one in fell)]
 
     def _judge_missing(self, run: Run) -> None:
         if self.presence(run) is Presence.YES:
@@ -259,9 +272,7 @@ class Oracle:
             return [Word("failed", 125, frozenset({"exited"})), LOST, *unheard, *hung_up]
         if truth is None:
             return []
-        words = [kernels_word(run, truth)]
-        if truth == signal.SIGKILL and oom_kills() > self._world.oom_kills:  # somebody else's, at the same moment
-            words.append(words[0]._replace(causes=frozenset({"oom-killed"})))
+        words = self._kernels_words(run, truth)
         if run.asked:
             words.append(Word("failed", words[0].exit_code, frozenset({"stopped"})))
         if run.kind is Kind.WRAP:
@@ -277,6 +288,12 @@ class Oracle:
         if self._excuses_lost(run, row):
             words.append(LOST)
             words += [kernels_word(run, status) for status in self._after(run)]
+        return words
+
+    def _kernels_words(self, run: Run, truth: int) -> list[Word]:
+        words = [kernels_word(run, truth)]
+        if truth == signal.SIGKILL and oom_kills() > self._world.oom_kills:  # somebody else's, at the same moment
+            words.append(words[0]._replace(causes=frozenset({"oom-killed"})))
         return words
 
     def _after(self, run: Run) -> list[int]:

@@ -42,6 +42,10 @@ READERS_HERE: tuple[tuple[str, ...], ...] = (
 )
 SHARES = {Kind.FOREIGN: 6.0, Kind.API: 3.0, Kind.WRAP: 3.0, Kind.ODD: 0.4}
 LIFETIMES = (0.0, 0.05, 0.5, 1.0, 3.0, 8.0)
+WRAP_OPTIONS = ((), (), ("--timeout", "1h"), ("--idle-timeout", "1h"), ("--reap",))
+"""Limits that nobody reaches, and what decides over what an agent leaves behind."""
+
+RESTARTED = ("--restart", "on-crash", "--max-restarts", "1")
 FOREIGN_DELAYS = (0, 0.1, 0.5, 2, 5, None, None, None, None, None)
 API_DELAYS = (0, 0.1, 0.5, 2, 5, None, None)
 """Seconds until an owner records an end; None is never."""
@@ -89,8 +93,13 @@ class Traffic:
         if not store.directory.exists():
             return
         run = self._world.new_run(Kind.WRAP, store)
-        way = self._random.random()
-        self._cradle.wrap(run, *(("--log",) if way < 0.4 else ()), terminal=way < 0.2)
+        way, end = self._random.random(), self._random.random()
+        options = ["--log"] if way < 0.4 else []
+        options += self._random.choice(WRAP_OPTIONS)
+        run.falls = end < 0.25
+        if run.falls:
+            options += RESTARTED
+        self._cradle.wrap(run, *options, terminal=way < 0.2, leaves=end > 0.75)
         self._later(0.2 + self._lifetime(), lambda: self._end_wrapped(run))
 
     def _end_wrapped(self, run: Run) -> None:

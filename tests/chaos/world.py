@@ -179,6 +179,8 @@ class Run:
     """A person has asked it to end."""
     on_terminal: bool = False
     """Its wrapper and its agent each have a terminal of their own; the agent's hangs up with its wrapper."""
+    falls: bool = False
+    """Its wrapper starts it twice: at first it is killed at once. What else is said here is of the second time."""
     word: Word | None = None
     reused_by: list[int] = field(default_factory=list)
     """wait(2) statuses of the strangers who had its pid after it."""

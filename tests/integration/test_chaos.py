@@ -87,6 +87,20 @@ def test_a_row_is_there_once(world: World) -> None:
     assert judge(world, right, right._replace(args='["chaos-9"]')) == WRONG
 
 
+def test_an_agent_that_was_started_again_has_two_rows(world: World) -> None:
+    """The first says how it fell, the second how it ended; neither may miss, and neither be there twice."""
+    run = ended(world, Kind.WRAP, 0, falls=True, pid=78)
+    fell = row(run, "crashed", 137, "killed", 3)
+    second = row(run, "completed", 0, "exited", 3)._replace(id=9, pid=78)
+    assert judge(world, fell, second) == RIGHT
+    assert judge(world, second) == judge(world, fell) == MISSING
+    assert judge(world, fell, fell._replace(id=2), second) == judge(world, fell, second, second) == DOUBLED
+    assert judge(world, fell._replace(exit_code=143), second) == (0, 1, 1)
+    watch = Watch(world)
+    watch.compare([fell])
+    assert world.wrong == []
+
+
 def test_what_an_owner_has_said_counts(world: World) -> None:
     """Once the store has taken an owner's word, no other does."""
     run = ended(world, Kind.API, 0, word=Word("failed", 104, said=True, connected=5.0))
