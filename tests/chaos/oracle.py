@@ -203,7 +203,7 @@ class Oracle:
         if run.kind is Kind.WRAP:
             self._judge_wrapper(run)
         if run.falls:
-            rows = self._judge_fall(run, rows)
+            self._judge_fall(run, rows)
         if len(rows) > 1:
             self.findings.doubled.append(self._line(run, f"its rows say {[_said(row) for row in rows]}"))
         elif not rows:
@@ -216,15 +216,16 @@ class Oracle:
         else:
             self._judge_ended(run, rows[0])
 
-    def _judge_fall(self, run: Run, rows: list[Row]) -> list[Row]:
-        """Judge the first time of an agent that was started twice, and return what is left: the rows of the second."""
+    def _judge_fall(self, run: Run, rows: list[Row]) -> None:
+        """Judge the first time of an agent that was started twice, and leave the rows of the second."""
         words = self._kernels_words(run, signal.SIGKILL)
         if run.owner_gone != FAR or run.store.was_cut(run.started):
             words.append(LOST)
-        fell = [row for row in rows if row.pid != run.pid and any(word.fits(row) for word in words)][:1]
-        if not fell and run.up != FAR and self._begin(run) is self.presence(run) is Presence.YES:
+        fell = [row for row in rows if row.pid != run.pid and any(word.fits(row) for word in words)]
+        if fell:
+            rows.remove(fell[0])
+        elif run.up != FAR and self._begin(run) is self.presence(run) is Presence.YES:
             self.findings.missing.append(self._line(run, f"it fell, and its rows say {[_said(row) for row in rows]}"))
-        return [row for row in rows if not any(row is one for one in fell)]
 
     def _judge_missing(self, run: Run) -> None:
         if self.presence(run) is Presence.YES:

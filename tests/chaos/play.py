@@ -239,7 +239,9 @@ class Play:
         for listed in rows.values():
             for row in listed:
                 run = self._run_of(row)
-                if row.status != "running" and run is not None and run.written != FAR and run.store.spared:
+                if row.status == "running" or run is None or run.falls:
+                    continue
+                if run.written != FAR and run.store.spared:
                     sure.append((listed, row))
         (first, changed), (second, taken), (third, doubled) = sure[:3]
         first[first.index(changed)] = changed._replace(exit_code=77)

@@ -94,7 +94,7 @@ def test_an_agent_that_was_started_again_has_two_rows(world: World) -> None:
     second = row(run, "completed", 0, "exited", 3)._replace(id=9, pid=78)
     assert judge(world, fell, second) == RIGHT
     assert judge(world, second) == judge(world, fell) == MISSING
-    assert judge(world, fell, fell._replace(id=2), second) == judge(world, fell, second, second) == DOUBLED
+    assert judge(world, fell, fell, second) == judge(world, fell, second, second) == DOUBLED
     assert judge(world, fell._replace(exit_code=143), second) == (0, 1, 1)
     watch = Watch(world)
     watch.compare([fell])
