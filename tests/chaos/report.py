@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,6 +67,7 @@ def report(world: World, findings: Findings, daemon_exits: list[str], figures: F
             "not knowable": findings.unknowable,
             "taken by a fault": findings.taken,
             "settled after, s": round(figures.settled, 1),
+            "load, cores": f"{os.getloadavg()[1]:.0f}, {os.cpu_count()}",
             "by kind": world.faults,
         }
         with open(figures.file, "a", encoding="utf-8") as file:

@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from chaos import apart
+from chaos import apart, table
 from chaos.oracle import Oracle, Row, Watch
 from chaos.soak import Sample, growth
 from chaos.world import FAR, Cut, DaemonLife, Kind, Run, Store, Word, World
@@ -168,9 +168,9 @@ def test_growth_is_measured_after_the_warm_up() -> None:
 @pytest.mark.timeout(150)
 def test_the_attack_runs_and_can_fail(tmp_path: Path) -> None:
     """A moment of it, with three rows spoiled at its end, finds those and nothing else."""
-    short = ["--stores", "2", "--burst", "40", "--seconds", "2", "--seed", "1", "--spoil"]
+    short = ["--stores", "2", "--burst", "40", "--seconds", "2", "--seed", "1", "--spoil", "--figures"]
     played = subprocess.run(
-        apart.python("chaos", short),
+        apart.python("chaos", [*short, str(tmp_path / "figures")]),
         env={**apart.surroundings(), "TMPDIR": str(tmp_path)},
         capture_output=True,
         text=True,
@@ -180,3 +180,5 @@ def test_the_attack_runs_and_can_fail(tmp_path: Path) -> None:
     assert ": 1 wrong, 1 lost, 1 doubled;" in played.stdout, played.stdout + played.stderr
     assert "0 ended unasked; tracebacks: 0" in played.stdout, played.stdout
     assert (played.returncode, played.stdout.splitlines()[-1]) == (1, "seed 1: FAILED")
+    first = table.page(table.read(tmp_path / "figures")).partition("| --- |")[2].splitlines()[1]
+    assert first.startswith("| 1 | 2 |")
