@@ -133,6 +133,7 @@ class Soak:
                 heapq.heappop(self._agenda)[2]()
             if now() - asked > 0.25:
                 asked = now()
+                self._cradle.reap_orphans()
                 if over():
                     return
             time.sleep(0.005)
