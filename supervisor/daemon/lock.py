@@ -20,8 +20,8 @@ _TRIES = 5
 class DaemonLock:
     """Held as long as the object lives and is not closed.
 
-    The file says who holds it, or has held it last; only flock(2) counts. That it cannot be written, as on a full disk, is
-    a warning. ``since`` is when it was taken, in Unix seconds.
+    The file says who holds it, or has held it last; only flock(2) counts. That it cannot be written is a warning.
+    ``since`` is when it was taken, in Unix seconds.
 
     Raises:
         DaemonRunning: another daemon of this user holds it.
