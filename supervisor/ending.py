@@ -130,7 +130,7 @@ def explained(ending: Ending, circumstances: Circumstances) -> Ending:
     A SIGKILL with a risen count of OOM kills is an OOM kill. What the machine ends as it goes down has not crashed.
     """
     signal_number, cause, status = ending.term_signal, ending.cause, ending.status
-    evidence = dict(ending.evidence)
+    evidence: dict[str, object] = {}
     if signal_number == signal.SIGKILL and circumstances.oom is not None:
         cause = Cause.OOM_KILLED
         evidence["oom"] = dict(circumstances.oom)
@@ -145,7 +145,9 @@ def explained(ending: Ending, circumstances: Circumstances) -> Ending:
         evidence["suspended_seconds"] = round(circumstances.suspended)
     if abs(circumstances.clock_stepped) >= _NOTEWORTHY:
         evidence["clock_stepped_seconds"] = round(circumstances.clock_stepped)
-    return ending.replaced(status=status, cause=cause, evidence=evidence)
+    if not evidence:
+        return ending
+    return ending.replaced(status=status, cause=cause, evidence={**ending.evidence, **evidence})
 
 
 def after_request(ending: Ending, request: Request | None) -> Ending:

@@ -138,9 +138,8 @@ class _FirstSight:
     def judge(self, claim: Claim, seen: Facts | None, *, proven: bool, looks: bool | None = None) -> Verdict:
         """Judge what was seen."""
         assert seen is not None  # noqa: S101  only rows that were looked at come here
-        return judge.judge(
-            stamp_in_force(claim), self._start(claim), seen, self.scene, namespace_proven=proven, signature=looks
-        )
+        start = None if seen.exists is False else self._start(claim)  # of one that is not there it says nothing
+        return judge.judge(stamp_in_force(claim), start, seen, self.scene, namespace_proven=proven, signature=looks)
 
     def _looks(self, claim: Claim, pid: int) -> bool | None:
         token = claim.process.token if claim.process and stamp_in_force(claim) else None

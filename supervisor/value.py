@@ -11,6 +11,9 @@ else:
         return lambda base: base
 
 
+_MISSING = object()
+
+
 @dataclass_transform(frozen_default=True)
 class Value:
     """A value of named fields: what a class annotates, in that order, with its defaults, as in a frozen dataclass.
@@ -19,19 +22,22 @@ class Value:
     """
 
     _fields: ClassVar[tuple[str, ...]]
+    _blank: ClassVar[dict[str, object]]
+    """The fields in their order, with their defaults."""
 
     def __init_subclass__(cls) -> None:
         cls._fields = tuple(cls.__annotations__)
+        cls._blank = {name: getattr(cls, name, _MISSING) for name in cls._fields}
 
     def __init__(self, *values: Any, **named: Any) -> None:
-        given = dict(zip(self._fields, values, strict=False))
-        if len(values) > len(given) or not given.keys().isdisjoint(named) or not named.keys() <= set(self._fields):
+        given = self.__dict__
+        given.update(self._blank)
+        given.update(zip(self._fields, values, strict=False))
+        given.update(named)
+        if len(given) > len(self._fields) or len(values) + len(named) > len(given) or _MISSING in given.values():
             raise TypeError(f"the fields of {type(self).__name__} are {', '.join(self._fields)}")
-        given |= named
-        for name in self._fields:
-            if name not in given and not hasattr(type(self), name):
-                raise TypeError(f"{type(self).__name__} lacks {name}")
-            self.__dict__[name] = given[name] if name in given else getattr(type(self), name)
+        if named and not named.keys().isdisjoint(self._fields[: len(values)]):
+            raise TypeError(f"a field of {type(self).__name__} is given twice")
 
     def replaced(self, **changes: Any) -> Self:
         """Return the same with other values of some fields."""

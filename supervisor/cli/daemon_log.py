@@ -51,6 +51,8 @@ def log_to(level: int, file: str | None = None) -> None:
         handler.setFormatter(JournalFormatter("%(message)s"))
     else:
         handler.setFormatter(CleanFormatter("%(asctime)s %(levelname)s %(message)s"))
+    for unsaid in ("logThreads", "logMultiprocessing", "logProcesses", "logAsyncioTasks", "_srcfile"):
+        setattr(logging, unsaid, None)  # no line of ours has them, and thousands may come at once (logging HOWTO)
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger("supervisor").setLevel(level)
 

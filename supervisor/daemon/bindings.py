@@ -9,11 +9,11 @@ from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 
 from supervisor.ending import ending_of, ending_without_status, explained
-from supervisor.models import Cause, Circumstances, Claim, Ending, Rank
+from supervisor.models import Cause, Claim, Ending, Rank
 from supervisor.process import facts, pidfd, procfs
 from supervisor.process.exits import Exit, ExitWatcher
 from supervisor.process.judge import State, Verdict
-from supervisor.process.surroundings import Surroundings, surroundings_of
+from supervisor.process.surroundings import Moment, Surroundings, surroundings_of
 from supervisor.sight import Sight
 
 log = logging.getLogger(__name__)
@@ -108,11 +108,9 @@ class Bound:
             return max(0, UNKNOWN_WRITER_GRACE - waited)
         return 0
 
-    def ending(
-        self, status: int | None, *, source: str, detected_at: float, settled_by: str, circumstances: Circumstances
-    ) -> Ending:
+    def ending(self, ended: Exit, moment: Moment, *, detected_at: float, settled_by: str) -> Ending:
         """Return how the run ended, from the exit of its process and what surrounded it."""
-        evidence = {"source": source, "bound": self.line}
+        status, evidence = ended.status, {"source": ended.source, "bound": self.line}
         if status is None or not self.identified:
             ending = ending_without_status(
                 self.cause, detected_at=detected_at, settled_by=settled_by, evidence=evidence
@@ -127,7 +125,8 @@ class Bound:
                 own_owner=self.own_owner,
                 evidence=evidence,
             )
-        return explained(ending, circumstances)
+        killed = status is not None and os.WIFSIGNALED(status)
+        return explained(ending, moment.circumstances(self.surroundings, killed=killed))
 
 
 @dataclass(slots=True)
@@ -164,8 +163,8 @@ Waiting = Dying | Suspect | Unwritten
 """What comes due."""
 
 
-def bind(sight: Sight) -> Bound:
-    """Tie a row to the process that was seen for it."""
+def bind(sight: Sight, surroundings: Surroundings | None = None) -> Bound:
+    """Tie a row to the process that was seen for it; by default it is looked at what surrounds that now."""
     assert sight.facts is not None  # noqa: S101  only what was seen is bound
     process, stat = sight.claim.process, sight.facts.stat
     owner = parent = None
@@ -181,7 +180,7 @@ def bind(sight: Sight) -> Bound:
         owner=owner,
         parent=parent,
         cause=sight.verdict.cause or Cause.LOST,
-        surroundings=surroundings_of(sight.facts.pid, stat.tty if stat else 0),
+        surroundings=surroundings or surroundings_of(sight.facts.pid, stat.tty if stat else 0),
     )
 
 

@@ -19,6 +19,7 @@ from supervisor.daemon.jobs import Jobs
 from supervisor.daemon.lock import DaemonLock
 from supervisor.daemon.means import Means, Settled
 from supervisor.daemon.nightly import Nightly
+from supervisor.daemon.notices import Notices
 from supervisor.daemon.parking import Parking
 from supervisor.daemon.presence import Presence
 from supervisor.daemon.service_manager import ServiceManager
@@ -28,17 +29,11 @@ from supervisor.daemon.supervisor import Supervisor
 from supervisor.daemon.terminal import Terminal
 from supervisor.daemon.watch import Changes
 from supervisor.process.abilities import Abilities, abilities
-from supervisor.process.inotify import FolderWatch
-from supervisor.process.namespace import on_shared_file_system
-from supervisor.store.connection import store_file
 
 log = logging.getLogger(__name__)
 
-TICK = 0.5
-"""Seconds between looks for new rows and stores where nothing tells of them: a few stat(2) calls each."""
-
-WOKEN_TICK = 3.0
-"""The same where the kernel tells of every change and the look is only a safety net: each wakes an idle processor."""
+POLLS_EVERY = 0.5
+"""Seconds between looks at processes of which no pidfd tells."""
 
 SETTLES = 0.01
 """Seconds that a burst of changes may last before it is looked at, once."""
@@ -83,11 +78,7 @@ class _Daemon:
         self._registry_changed = Changes(paths.registry_dir())
         self._spool = SpoolWatch(self._supervisor.means.clock)
         self._next_beat: asyncio.TimerHandle | None = None
-        self._folders = _folder_watch()
-        self._watched: set[str] = set()
-        self._silent: set[str] = set()
-        """Folders on file systems that tell nobody of what other hosts write."""
-        self._tick = TICK
+        self._notices = Notices()
 
     async def run(self, found: Abilities) -> None:
         loop, stop = asyncio.get_running_loop(), asyncio.Event()
@@ -96,8 +87,9 @@ class _Daemon:
         loop.add_signal_handler(signal.SIGHUP, self._on_hangup, stop)
         descriptor = self._supervisor.means.exits.fileno()
         loop.add_reader(descriptor, self._supervisor.on_exits)
-        if self._folders is not None:
-            loop.add_reader(self._folders.fileno(), self._on_change)
+        told = self._notices.fileno()
+        if told is not None:
+            loop.add_reader(told, self._on_change)
         log.info("supervising; this is pid %s", os.getpid())
         log.info("%s", found)
         self._sweep()
@@ -118,9 +110,9 @@ class _Daemon:
             self._jobs.stop()
             self._nightly.stop()
             loop.remove_reader(descriptor)
-            if self._folders is not None:
-                loop.remove_reader(self._folders.fileno())
-                self._folders.close()
+            if told is not None:
+                loop.remove_reader(told)
+            self._notices.close()
             watched = self._supervisor.alive
             self._parking.leave()
             self._supervisor.close()
@@ -146,11 +138,12 @@ class _Daemon:
 
     def _beat(self) -> None:
         """Tick, and come again when the next thing is due."""
+        changed = self._notices.due()
         try:
             self._spool.take()
             if self._registry_changed():
                 self._follow_registry()
-            self._supervisor.tick()
+            self._supervisor.tick(only=changed)
             if self._manager.is_there:
                 self._manager.beat(self._status())
                 self._parking.flush()
@@ -158,7 +151,8 @@ class _Daemon:
             due = min((due for due in (self._supervisor.next_due(), self._spool.due) if due is not None), default=None)
             left = math.inf if due is None else max(0.01, due - self._supervisor.means.clock())
             wanted = math.inf if self._manager.beat_every is None else self._manager.beat_every
-            self._beat_in(min(TICK if self._supervisor.polls else self._tick, left, wanted))
+            polls = POLLS_EVERY if self._supervisor.polls else math.inf
+            self._beat_in(min(self._notices.interval, polls, left, wanted))
 
     def _beat_in(self, seconds: float) -> None:
         if self._next_beat is not None:
@@ -167,7 +161,7 @@ class _Daemon:
 
     def _on_change(self) -> None:
         """Look soon at what has changed: a folder tells of each write, and a commit is several."""
-        if self._folders is not None and self._folders.take() and self._next_beat is not None:
+        if self._notices.take() and self._next_beat is not None:
             soon = asyncio.get_running_loop().time() + SETTLES
             if self._next_beat.when() > soon:
                 self._beat_in(SETTLES)
@@ -206,33 +200,7 @@ class _Daemon:
             self._parking.drop_others(self._supervisor.stores)
         except OSError as error:
             log.warning("the registry cannot be read: %s", error)
-        self._watch_folders()
-
-    def _watch_folders(self) -> None:
-        """Let changes in the registry and in each store's folder wake us; without that, look twice as often."""
-        if self._folders is None:
-            return
-        stores = {os.path.dirname(store_file(directory)) for directory in self._supervisor.stores}
-        wanted = {paths.registry_dir(), paths.spool_dir(), *stores}
-        for folder in self._watched - wanted:
-            self._folders.remove(folder)
-        silent = {folder for folder in wanted - self._watched if on_shared_file_system(folder)}
-        self._watched, self._silent = wanted, silent | (self._silent & wanted)
-        self._tick = TICK if self._silent else WOKEN_TICK
-        for folder in wanted:
-            try:
-                self._folders.add(folder)
-            except OSError as error:
-                log.debug("changes in %s do not wake us: %s", folder, error)
-                self._tick = TICK
-
-
-def _folder_watch() -> FolderWatch | None:
-    try:
-        return FolderWatch()
-    except OSError as error:
-        log.info("changes of stores do not wake us, they are looked for: %s", error)
-        return None
+        self._notices.follow(self._supervisor.stores, (paths.registry_dir(), paths.spool_dir()))
 
 
 def _raise_fd_limit() -> int:

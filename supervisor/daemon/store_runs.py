@@ -7,7 +7,6 @@ dead at first sight is a suspect until a second look; a row that cannot be judge
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
@@ -207,9 +206,10 @@ class StoreRuns:
         suspect = self._suspects.pop(run_id, None)
         if suspect is not None:
             suspect.sight.close()
+        key = self._key(run_id)
         if run_id not in self._late:
-            self._means.release(self._key(run_id))
-        self._means.exits.forget(OwnerKey(self._key(run_id)))
+            self._means.release(key)
+        self._means.exits.forget(OwnerKey(key))
 
     def close(self) -> None:
         """Let go of all runs and of the store, after a last try to write what could not be written."""
@@ -294,37 +294,34 @@ class StoreRuns:
             self._aside[run_id] = seen.claim
 
     def _ending(self, bound: Bound, ended: Exit, moment: Moment, detected_at: float | None = None) -> Ending:
-        killed = ended.status is not None and os.WIFSIGNALED(ended.status)
-        return bound.ending(
-            ended.status,
-            source=ended.source,
-            detected_at=moment.at if detected_at is None else detected_at,
-            settled_by=self._means.settled_by,
-            circumstances=moment.circumstances(bound.surroundings, killed=killed),
-        )
+        at = moment.at if detected_at is None else detected_at
+        return bound.ending(ended, moment, detected_at=at, settled_by=self._means.settled_by)
 
     def _look_again(self, now: float) -> None:
         """Take the second looks that are due. A row that has changed, or is not dead after all, is judged as new."""
         those = due(self._suspects, now)
-        claims = self.watch.claims(those)
-        if claims is None:
+        rows = self.watch.rows()
+        if rows is None:
             for run_id in those:
                 self._suspects[run_id].due = now + RETRY
             return
+        again = not rows.keys() <= self._known().keys()
         suspects = {run_id: self._suspects.pop(run_id) for run_id in those}
-        unchanged = [
-            claim for claim in claims if same_row(suspects[claim.run_id].sight.claim, (claim.pid, claim.started_at))
-        ]
+        claims = [suspect.sight.claim for suspect in suspects.values()]
+        unchanged = [claim for claim in claims if same_row(claim, rows.get(claim.run_id))]
         sights, moment, endings = self._see(unchanged), self._means.moment(), []
         for seen in sights:
             first = suspects[seen.claim.run_id]
             if confirms(first.sight.verdict, seen.verdict):
                 endings += self._confirm(first, seen, moment)
+            else:
+                again = True
             seen.close()
         for suspect in suspects.values():
             suspect.sight.close()
         self.settle(endings)
-        self.reconcile()
+        if again or len(unchanged) < len(suspects):
+            self.reconcile()
 
     def _confirm(self, suspect: Suspect, second: Sight, moment: Moment) -> list[tuple[Claim, Ending]]:
         """Return the ending of what two looks have shown dead.
@@ -335,7 +332,7 @@ class StoreRuns:
         if second.verdict.certain:
             return [(second.claim, inferred(second.verdict, settled_by=self._means.settled_by))]
         first, now = suspect.sight, self._means.clock()
-        bound, status, source = bind(first), None, second.verdict.reason
+        bound, status, source = bind(first, moment.nothing), None, second.verdict.reason
         if first.verdict.identified and first.descriptor is not None:
             end = exits.examine(first.descriptor, bound.process.pid, bound.process.start_ticks)
             if end is not None:

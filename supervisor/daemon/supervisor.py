@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 from supervisor.daemon.means import Key, Means, OwnerKey
 from supervisor.daemon.store_runs import StoreRuns
@@ -27,6 +27,8 @@ class Supervisor:
     def __init__(self, means: Means | None = None) -> None:
         self.means = means or Means()
         self.stores: dict[str, StoreRuns] = {}
+        self._waiting: set[str] = set()
+        """Where something is to be done although nothing changes: the others cost a wake-up nothing."""
         self._broken: dict[str, str] = {}
 
     @property
@@ -37,22 +39,24 @@ class Supervisor:
     @property
     def polls(self) -> bool:
         """Whether there are processes whose end no pidfd tells: each tick asks after them."""
-        return any(store.polled for store in self.stores.values())
+        return any(self.stores[directory].polled for directory in self._waiting)
 
     def follow(self, directories: Iterable[str]) -> None:
         """Look after the stores of exactly these projects from now on."""
-        wanted = set(directories)
-        for directory in self.stores.keys() - wanted:
+        wanted, known = set(directories), set(self.stores)
+        for directory in known - wanted:
             with self._guarded(directory):
                 self.stores.pop(directory).close()
-        for directory in sorted(wanted - self.stores.keys()):
+        for directory in sorted(wanted - known):
             with self._guarded(directory):
                 self.stores[directory] = StoreRuns(directory, self.means)
+        self._waiting |= self.stores.keys() - known  # for their first look
 
-    def tick(self, *, sweep: bool = False) -> None:
+    def tick(self, *, only: Collection[str] | None = None, sweep: bool = False) -> None:
         """Look at the stores that have changed and at processes without pidfd, and do what has come due.
 
         Args:
+            only: the projects whose stores may have changed; by default any may.
             sweep: look at every store, changed or not, and ask anew about every process.
         """
         self.means.oom_kills.refresh()
@@ -61,7 +65,10 @@ class Supervisor:
             log.warning("the clock was set by %+.1f s; no row is judged by its time across that", step)
         if sweep:
             self.means.exits.rearm()
-        for directory, store in self.stores.items():
+        for directory in list(self.stores) if sweep or only is None else self._waiting.union(only):
+            store = self.stores.get(directory)
+            if store is None:
+                continue
             with self._guarded(directory):
                 if sweep:
                     store.retract()
@@ -81,9 +88,9 @@ class Supervisor:
             if not exits:
                 break
             self._settle(exits)
-        for directory, store in self.stores.items():
+        for directory in tuple(self._waiting):
             with self._guarded(directory):
-                store.do_what_is_due()
+                self.stores[directory].do_what_is_due()
         self.means.tell()
 
     def _settle(self, exits: list[Exit]) -> None:
@@ -106,7 +113,7 @@ class Supervisor:
 
     def next_due(self) -> float | None:
         """Return when, on the clock, something comes due; None when nothing waits."""
-        dues = (store.next_due() for store in self.stores.values())
+        dues = (self.stores[directory].next_due() for directory in self._waiting)
         return min((due for due in dues if due is not None), default=None)
 
     def close(self) -> None:
@@ -124,3 +131,9 @@ class Supervisor:
             if self._broken.get(directory) != repr(error):
                 self._broken[directory] = repr(error)
                 log.exception("%s cannot be looked after", directory)
+        finally:
+            store = self.stores.get(directory)
+            if store is not None and (store.is_doubtful or store.polled or store.watch.is_locked):
+                self._waiting.add(directory)
+            else:
+                self._waiting.discard(directory)

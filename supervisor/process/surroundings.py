@@ -125,6 +125,8 @@ class Moment:
         self._oom: dict[str | None, Mapping[str, object] | None] = {}
         self._clocks = clocks()
         self._shutting_down = is_shutting_down()  # also makes programs exit by themselves, and unseen
+        self.nothing = Surroundings(None, None, 0, self._clocks)
+        """What surrounds a process that has gone before it was seen: nothing that could be missed."""
 
     def circumstances(self, before: Surroundings, *, killed: bool) -> Circumstances:
         """Compare what surrounded a process when it was bound with what is left at its end.

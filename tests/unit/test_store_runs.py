@@ -55,6 +55,55 @@ def test_times_are_those_of_the_law() -> None:
     assert (RETRY, LONGEST_RETRY) == (0.25, 30)
 
 
+class TestOnlyThese:
+    """A tick may be told which stores have changed."""
+
+    def test_others_are_not_looked_at(self, stage: Stage, nursery: Nursery) -> None:
+        """A store that nothing is told of costs nothing, after its first look."""
+        stage.run(nursery.born())
+        stage.supervisor.tick(only=())
+        assert stage.runs.alive == 1
+        stage.run(nursery.born())
+        stage.supervisor.tick(only=["/elsewhere"])
+        assert stage.runs.alive == 1
+        stage.supervisor.tick(only=[str(stage.directory)])
+        assert stage.runs.alive == 2
+
+    def test_what_comes_due_is_done(self, stage: Stage) -> None:
+        """A second look does not wait for anything to be told."""
+        run = stage.gone()
+        stage.tick()
+        stage.now += SECOND_LOOK
+        stage.supervisor.tick(only=())
+        assert stage.ending(run) == LOST
+
+    def test_a_locked_store_is_read_when_it_can_be(self, stage: Stage, nursery: Nursery) -> None:
+        """A store whose change could not be read for a lock is tried again, though nothing more is told."""
+        stage.tick()
+        stage.run(nursery.born())
+        stage.original.connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+        stage.original.connection.execute("BEGIN EXCLUSIVE")
+        stage.tick()
+        assert stage.runs.alive == 0
+        stage.original.connection.execute("ROLLBACK")
+        stage.original.connection.execute("PRAGMA locking_mode = NORMAL")
+        stage.original.connection.execute("SELECT count(*) FROM runs").fetchone()
+        stage.supervisor.tick(only=())
+        assert stage.runs.alive == 1
+
+    def test_a_process_without_pidfd_is_asked_after(self, stage: Stage, nursery: Nursery) -> None:
+        """A run that no pidfd tells of ends in time, though nothing is told of its store."""
+        stage.supervisor.means.fd_limit = 0
+        agent = nursery.born()
+        run = stage.run(agent)
+        stage.tick()
+        assert stage.supervisor.polls
+        nursery.end(agent, -signal.SIGKILL)
+        stage.supervisor.tick(only=())
+        assert stage.row(run)[0] == "crashed"
+        assert not stage.supervisor.polls
+
+
 class TestFirstSight:
     """Rows that were never bound."""
 
