@@ -23,11 +23,12 @@ $(READY): pyproject.toml requirements-dev.txt
 demo: $(READY) ## Show the main job on a throw-away home; takes about 15 seconds.
 	@$(VENV)/bin/python examples/demo.py
 
-bench: $(READY) ## Measure detection and cost; takes about 30 minutes; ARGS="--no-peers" for less.
+bench: $(READY) ## Measure detection and cost; takes about 35 minutes; ARGS="--no-peers" for less.
 	$(VENV)/bin/python benchmarks/detection.py $(ARGS)
 	$(VENV)/bin/python benchmarks/idle.py $(ARGS)
 	$(VENV)/bin/python benchmarks/wrap.py $(ARGS)
 	$(VENV)/bin/python benchmarks/scale.py $(ARGS)
+	$(VENV)/bin/python benchmarks/calls.py $(ARGS)
 
 test: $(READY) ## Run the tests; ARGS="-k word" for some of them.
 	$(RUN) pytest -n 3 --dist loadfile $(ARGS)
