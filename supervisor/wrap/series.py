@@ -46,7 +46,7 @@ class Series:
         self._pace: Pace | None = None
         self._environment = dict(launcher.environment)
         self._session = None if request.fresh else _session_of(command, self._environment)
-        self.command, self.added = command, list[str]()
+        self._command, self._added = command, list[str]()
         if self._session is not None:
             self._take(self._session.first())
         self._due: float | None = None
@@ -56,7 +56,7 @@ class Series:
         outcome = self._try(None)
         first = outcome.token
         while True:
-            status = self.wait(outcome)
+            status = self._wait(outcome)
             if status is not None:
                 end_as(status)
             try:
@@ -66,7 +66,7 @@ class Series:
                 end_as(outcome.status)
 
     def _try(self, first: str | None) -> Outcome:
-        return self._launcher.run(self.command, self.added, first, self._attend, self._decide)
+        return self._launcher.run(self._command, self._added, first, self._attend, self._decide)
 
     def _attend(self) -> None:
         """Load what the end of a try needs, while it runs: then, this program may have been replaced by another."""
@@ -127,7 +127,7 @@ class Series:
         if outcome.record is not None:
             outcome.record.add({"restarts_at": round(time.time() + delay, 3)}, "that it is started again")
 
-    def wait(self, outcome: Outcome) -> int | None:
+    def _wait(self, outcome: Outcome) -> int | None:
         """Wait until the next try is due; return the status to end with where there is to be none."""
         if self._due is None:
             return outcome.status
@@ -164,7 +164,7 @@ class Series:
         return outcome.is_over or was_told(heard, outcome.ended_at)
 
     def _take(self, arguments: tuple[list[str], list[str]]) -> None:
-        self.command, self.added = [self.command[0], *arguments[0]], arguments[1]
+        self._command, self._added = [self._command[0], *arguments[0]], arguments[1]
 
     def _call_off(self, outcome: Outcome, status: int) -> int:
         if outcome.record is not None:
