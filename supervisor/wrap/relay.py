@@ -228,7 +228,10 @@ class Relay:
 
     def _seen(self, data: bytes) -> None:
         self._copy.take(data)
-        self._modes.follow(data)
+        try:
+            self._modes.follow(data)
+        except Exception:  # noqa: BLE001  no output may end the wrapper of a running agent
+            return
 
     def _typed(self, data: bytes) -> None:
         """Note the keys of which the agent's terminal makes signals."""

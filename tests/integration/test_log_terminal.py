@@ -113,6 +113,22 @@ def test_every_byte(project: Path, processes: Processes) -> None:
     assert (log.stat().st_mode & 0o7777, log.parent.stat().st_mode & 0o7777) == (0o600, 0o700)
 
 
+def test_trouble_with_what_is_shown(project: Path, processes: Processes) -> None:
+    """Whatever goes wrong as the agent's output is looked through, it is shown, logged, and the agent goes on."""
+    program = (
+        "from supervisor.wrap.modes import Modes; from supervisor.cli import main\n"
+        "Modes.follow = lambda *_: 1 / 0\n"
+        "main()"
+    )
+    command = [sys.executable, "-c", program, "wrap", "--log", *agent("say", "one", "line", "exit", 3)]
+    with Terminal(processes, *command) as terminal:
+        terminal.expect("one")
+        terminal.type("two\n")
+        terminal.expect("[two]")
+        assert terminal.program.wait(20) == 3
+    assert logs_of(project) == {"log": b"one\r\n[two]\r\n"}
+
+
 def test_stalled_terminal(project: Path, processes: Processes) -> None:
     """While the terminal takes nothing the agent is held up, Ctrl-C still reaches it, and nothing it wrote is lost."""
     with Terminal(processes, *LOGGED, "sh", "-c", "echo up; exec yes") as terminal:
