@@ -4,7 +4,8 @@ It is there so that job control works: the group of an agent that led the sessio
 kernel discards Ctrl-Z in such a one (setpgid(2)). It is forked from the wrapper and never returns into its code.
 
 It tells the relay the agent's pid and then each wait(2) status, a line each. The relay asks by SIGUSR1 or SIGUSR2
-before it closes the terminal on purpose; without that, a hang-up means that the relay has died.
+before it closes the terminal on purpose; without that, a hang-up means that the relay has died. A SIGHUP alone is none:
+at a logout systemd sends one to every process of the session (systemd.kill(5), SendSIGHUP=).
 """
 
 from __future__ import annotations
@@ -111,6 +112,8 @@ def attend(agent: int, slave: int, *, report: int, control: int, outer: int, set
                         _put_right(outer, settings, flags)
                     return
         elif number == signal.SIGHUP:
+            if not _is_hung_up(slave):
+                continue
             asked = {asking: was or asking in signal.sigpending() for asking, was in asked.items()}
             if not any(asked.values()):
                 _put_right(outer, settings, flags)
@@ -135,6 +138,15 @@ def agent_told_to(report: int) -> int:
             raise OSError(errno.EIO, "its terminal cannot be led")
         told += digit
     return int(told)
+
+
+def _is_hung_up(slave: int) -> bool:
+    """Tell whether a terminal's other side is closed; the kernel makes it unusable before it tells us by SIGHUP."""
+    try:
+        termios.tcgetattr(slave)
+    except termios.error:
+        return True
+    return False
 
 
 def _changes(agent: int) -> list[int]:

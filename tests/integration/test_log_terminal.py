@@ -15,7 +15,17 @@ from pathlib import Path
 
 import pytest
 from kit import COMMAND, Processes, run_ours, wait_until
-from wrapping import Terminal, agent, children, logs_of, recorded_run, recorded_runs, signals_in
+from wrapping import (
+    Terminal,
+    agent,
+    calls_are_known,
+    children,
+    logs_of,
+    recorded_run,
+    recorded_runs,
+    signals_in,
+    sleeps,
+)
 
 from supervisor.process import procfs
 
@@ -31,6 +41,14 @@ def is_gone(pid: int) -> bool:
         return procfs.read_stat(pid).is_dead
     except procfs.GONE:
         return True
+
+
+def is_done_with(pid: int, number: int) -> bool:
+    """Tell whether a process has taken a signal and waits for the next one, or has ended."""
+    if is_gone(pid):
+        return True
+    masks = re.findall(r"(?:SigPnd|ShdPnd):\t(\w+)", Path(f"/proc/{pid}/status").read_text())
+    return number not in set().union(*map(signals_in, masks)) and sleeps(pid)
 
 
 def test_settings_and_size(project: Path, processes: Processes) -> None:
@@ -218,6 +236,22 @@ def test_killed_relay(project: Path, processes: Processes) -> None:
     wait_until(lambda: is_gone(agents_shell))
     told = json.loads(run_ours("runs", "show", ".", "--json").stdout)
     assert (told["status"], told["verdict"]) == ("running", "dead")
+
+
+@calls_are_known
+def test_logout(project: Path, processes: Processes) -> None:
+    """A SIGHUP to the shim while the terminal is there, as at a logout, reaches nobody and ends nothing."""
+    steps = ["trap", "HUP", "say", "up", "line", "exit", 7]
+    with Terminal(processes, *LOGGED, *agent(*steps)) as terminal:
+        terminal.expect("up")
+        (shim,) = children(terminal.program.pid)
+        os.kill(shim, signal.SIGTERM)
+        os.kill(shim, signal.SIGHUP)
+        wait_until(lambda: is_done_with(shim, signal.SIGHUP))
+        terminal.type("go\n")
+        assert "SIGHUP" not in terminal.expect("[go]")
+        assert terminal.program.wait(20) == 7
+    assert recorded_run(project)["exit_code"] == 7
 
 
 def test_killed_shim(project: Path, processes: Processes) -> None:
