@@ -163,9 +163,12 @@ def _changes(agent: int) -> list[int]:
             return [*changes, peek.si_status << 8]
         if peek.si_code != os.CLD_STOPPED:
             return [*changes, peek.si_status | (0x80 if peek.si_code == os.CLD_DUMPED else 0)]
-        pid, status = os.waitpid(agent, os.WUNTRACED | os.WNOHANG)
-        if pid:
-            changes.append(status)
+        try:
+            stop = os.waitid(os.P_PID, agent, os.WSTOPPED | os.WNOHANG)  # unlike waitpid it never reaps
+        except ChildProcessError:  # killed since then, it has no stop to tell of
+            continue
+        if stop is not None:
+            changes.append(stop.si_status << 8 | 0x7F)
 
 
 def _leave(agent: int, slave: int, control: int) -> bool:
