@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 
 from supervisor.process import exits, pidfd
@@ -9,6 +10,8 @@ from supervisor.process import exits, pidfd
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from supervisor.wrap.pending import PendingSignals
 
 _LOOK_EVERY = 0.05
 _WAIT_FOR_STATUS = 1.0
@@ -31,3 +34,19 @@ def status_of(descriptor: int, pid: int, meanwhile: Callable[[float], object]) -
         end = exits.examine(descriptor, pid, None)
         time.sleep(0.001)
     return None if end is None else end[0]
+
+
+def pass_on(signals: PendingSignals, descriptor: int) -> None:
+    """Send a process the signals that have come to us.
+
+    Args:
+        signals: where they are taken.
+        descriptor: its pidfd.
+    """
+    while (received := signals.take()) is not None:
+        if received.number == signal.SIGCHLD:
+            continue
+        try:
+            signal.pidfd_send_signal(descriptor, received.number)
+        except (PermissionError, ProcessLookupError):  # it has become another user's, or has ended
+            continue

@@ -327,22 +327,22 @@ class Relay:
         It has another parent now, so that only the kernel can tell its status. Where it does not, the row is left to
         the daemon, which may know more.
         """
-        from supervisor.wrap.orphan import status_of  # noqa: PLC0415  hardly ever needed
+        from supervisor.wrap import orphan  # noqa: PLC0415  hardly ever needed
 
         self._close(self._report)
         self._report = -1
         if self._pidfd >= 0:
-            self._status = status_of(self._pidfd, self._agent, self._pass_on_to_orphan)
+            self._status = orphan.status_of(self._pidfd, self._agent, self._attend_orphan)
         if self._status is None:
             self._outer.give_back()
             self._warn("the leader of this run's session was killed: how the run ends is left to the daemon")
             os._exit(125)
 
-    def _pass_on_to_orphan(self, timeout: float) -> None:
+    def _attend_orphan(self, timeout: float) -> None:
+        from supervisor.wrap import orphan  # noqa: PLC0415  loaded already
+
         assert self._signals is not None  # noqa: S101  `wait_for` has set it
         if self._output.ended:
             time.sleep(timeout)
         self._move_now(self._output, timeout)
-        while (received := self._signals.take()) is not None:
-            if received.number != signal.SIGCHLD:
-                signal.pidfd_send_signal(self._pidfd, received.number)
+        orphan.pass_on(self._signals, self._pidfd)

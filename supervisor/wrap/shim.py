@@ -119,8 +119,8 @@ def attend(agent: int, slave: int, *, report: int, control: int, outer: int, set
                 _put_right(outer, settings, flags)
                 return  # the kernel now tells the agent's group, as for any session whose leader ends
             if asked[HANG_UP]:
-                os.killpg(agent, signal.SIGHUP)
-            os.killpg(agent, signal.SIGCONT)
+                _send_to_group(agent, signal.SIGHUP)
+            _send_to_group(agent, signal.SIGCONT)
         else:
             asked[signal.Signals(number)] = True
 
@@ -138,6 +138,15 @@ def agent_told_to(report: int) -> int:
             raise OSError(errno.EIO, "its terminal cannot be led")
         told += digit
     return int(told)
+
+
+def _send_to_group(agent: int, number: int) -> None:
+    for send in (os.killpg, os.kill):
+        try:
+            send(agent, number)
+        except (PermissionError, ProcessLookupError):  # it has become another user's, or leads no group any more
+            continue
+        return
 
 
 def _is_hung_up(slave: int) -> bool:

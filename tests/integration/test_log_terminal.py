@@ -20,11 +20,12 @@ from wrapping import (
     agent,
     calls_are_known,
     children,
+    is_done_with,
+    is_gone,
     logs_of,
     recorded_run,
     recorded_runs,
     signals_in,
-    sleeps,
 )
 
 from supervisor.process import procfs
@@ -33,22 +34,6 @@ LOGGED = (*COMMAND, "wrap", "--log")
 CTRL_C, CTRL_Z = "\x03", "\x1a"
 DRAWS = r"printf '\033[?1049h\033[?1000;1006h\033[?25l\033[?2004h\033[3;9r'; stty raw -echo; echo drawn; "
 UNDONE = (b"\x1b[?1000l", b"\x1b[?1006l", b"\x1b[?2004l", b"\x1b[r", b"\x1b[?25h", b"\x1b[?1049l")
-
-
-def is_gone(pid: int) -> bool:
-    """Tell whether a process has ended."""
-    try:
-        return procfs.read_stat(pid).is_dead
-    except procfs.GONE:
-        return True
-
-
-def is_done_with(pid: int, number: int) -> bool:
-    """Tell whether a process has taken a signal and waits for the next one, or has ended."""
-    if is_gone(pid):
-        return True
-    masks = re.findall(r"(?:SigPnd|ShdPnd):\t(\w+)", Path(f"/proc/{pid}/status").read_text())
-    return number not in set().union(*map(signals_in, masks)) and sleeps(pid)
 
 
 def test_settings_and_size(project: Path, processes: Processes) -> None:
