@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from kit import COMMAND, Processes, wait_until
+from kit import COMMAND, Processes, rows, wait_until
 from nursery import as_root, linux
-from wrapping import MAY_NOT_KILL, Terminal, calls_are_known, children, is_done_with, others, recorded_run
+from wrapping import (
+    MAY_NOT_KILL,
+    Terminal,
+    calls_are_known,
+    children,
+    is_done_with,
+    others,
+    recorded_run,
+    recorded_runs,
+)
 
 pytestmark = linux
 
@@ -88,3 +98,17 @@ def test_killed_shim(project: Path, processes: Processes, strings: Strings) -> N
         code = terminal.program.wait(20)
     run = recorded_run(project)
     assert (code, run["status"], run["exit_code"]) in [(8, "failed", 8), (125, "running", None)]
+
+
+@as_root
+def test_time_is_over(project: Path) -> None:
+    """That its time was over is said, but not recorded as what it was not: the reason of its end, or of no restart."""
+    program = "leave(); time.sleep(0.6); os._exit(3)"
+    words = ("--timeout", "0.2", "--restart", "on-failure", "--max-restarts", "1")
+    ended = subprocess.run(
+        [*MAY_NOT_KILL, *COMMAND, "wrap", *words, *others(program)], capture_output=True, check=False
+    )
+    over = b"its time was over (--timeout 0.2s): but it is another user's by now, and may not be ended"
+    assert (ended.returncode, ended.stderr.count(over)) == (3, 2)
+    assert [(run["status"], run["cause"]) for run in recorded_runs(project)] == [("failed", "exited")] * 2
+    assert rows(project, "SELECT asked_by, asked_for FROM run_process") == [(None, None)] * 2
