@@ -95,7 +95,7 @@ class Copy:
         self._log: LogWriter | None = None
         self._trouble = ""
         self.taken_at = 0.0
-        """When it took something last, on the monotonic clock."""
+        """When it took something of the agent's last, on the monotonic clock."""
 
     def open(self, directory: str, token: str, stream: str) -> None:
         """Make the log."""
@@ -106,8 +106,12 @@ class Copy:
             self.tell()
 
     def take(self, data: bytes) -> None:
-        """Log a piece."""
+        """Log a piece of what the agent has written."""
         self.taken_at = time.monotonic()
+        self.note(data)
+
+    def note(self, data: bytes) -> None:
+        """Log what is not the agent's."""
         if self._log is None:
             return
         try:

@@ -307,7 +307,7 @@ class Relay:
         self._size.follow(self._master)
 
     def _mark_size(self, lines: int, columns: int) -> None:
-        self._copy.take(size_mark(lines, columns))
+        self._copy.note(size_mark(lines, columns))
 
     def _lose_terminal(self) -> None:
         """Hang up on the agent: the person's terminal has gone, if it is not only another's for now."""
