@@ -170,6 +170,7 @@ class Launcher:
             _say_refused(self._cli, refused)
         if record is not None:
             outcome.ending = record.finish(outcome.status, ended_at=ended_at, refused=refused)
+        way.finish()
         if limits is not None:
             limits.tell(say)
             outcome.is_over = limits.is_over
@@ -260,6 +261,9 @@ class _Direct:
 
     def drain(self) -> None:
         self._screen.put_right(self._status)
+
+    def finish(self) -> None:
+        pass
 
     def close(self, *, patiently: bool) -> None:
         pass

@@ -117,6 +117,9 @@ class Tee:
             channel.move_at_once(_MOST_HELD)  # more is not the agent's, but of those it has left behind
         self._screen.put_right(self._status)
 
+    def finish(self) -> None:
+        """Wait for nothing: `close` does."""
+
     def close(self, *, patiently: bool) -> None:
         """Leave the pipes to a process that goes on as long as anybody has them: what the agent has left behind.
 

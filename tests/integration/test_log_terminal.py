@@ -22,13 +22,13 @@ from wrapping import (
     children,
     is_done_with,
     is_gone,
+    is_held_up,
     logs_of,
     recorded_run,
     recorded_runs,
     signals_in,
+    sleeps,
 )
-
-from supervisor.process import procfs
 
 LOGGED = (*COMMAND, "wrap", "--log")
 CTRL_C, CTRL_Z = "\x03", "\x1a"
@@ -132,18 +132,28 @@ def test_trouble_with_what_is_shown(project: Path, processes: Processes) -> None
     assert logs_of(project) == {"log": b"one\r\n[two]\r\n"}
 
 
+@calls_are_known
 def test_stalled_terminal(project: Path, processes: Processes) -> None:
-    """While the terminal takes nothing the agent is held up, Ctrl-C still reaches it, and nothing it wrote is lost."""
+    """While the terminal takes nothing the agent is held up; Ctrl-C ends it, that is recorded, and nothing is lost."""
     with Terminal(processes, *LOGGED, "sh", "-c", "echo up; exec yes") as terminal:
+        before = terminal.settings()
         terminal.expect("up")
         pid = recorded_run(project)["pid"]
         wait_until(lambda: Path(f"/proc/{pid}/comm").read_text() == "yes\n")
-        wait_until(lambda: procfs.read_stat(pid).state == "S")
+        looks = 0
+
+        def is_stuck() -> bool:
+            nonlocal looks
+            looks = looks + 1 if is_held_up(pid) and sleeps(terminal.program.pid) else 0
+            return looks == 20  # once may be by chance
+
+        wait_until(is_stuck)
         terminal.type(CTRL_C)
-        wait_until(lambda: is_gone(pid))
+        wait_until(lambda: recorded_run(project)["status"] == "failed")
         assert terminal.program.poll() is None
         shown = terminal.rest()
         assert terminal.program.wait(20) == -signal.SIGINT
+        assert terminal.settings() == before
     assert shown.count(b"y\r\n") > 1000  # the terminal itself drops some at Ctrl-C (termios(3), NOFLSH)
     assert b"up" + shown == logs_of(project)["log"]
 
