@@ -19,8 +19,8 @@ from supervisor.log.writer import size_mark
 from supervisor.wrap import modes, shim
 from supervisor.wrap.capture import Copy
 from supervisor.wrap.channel import TERMINAL_PIECE, Channel, Waiter, own_description, wanted_of
-from supervisor.wrap.pending import GIVE_UP, LOOK_EVERY, PendingSignals
-from supervisor.wrap.signals import send, stop_like
+from supervisor.wrap.pending import LOOK_EVERY, PendingSignals
+from supervisor.wrap.signals import is_to_end, send, stop_like
 from supervisor.wrap.terminal import Size, Terminal, interrupts_in
 
 TYPE_CHECKING = False
@@ -184,7 +184,7 @@ class Relay:
                 return  # those that the agent has left behind keep its terminal open, or the person's takes nothing
             if self._show_now(QUIET):
                 heard = time.monotonic()
-            elif signal.sigpending() & GIVE_UP:  # and stays so, for those who ask afterwards
+            elif is_to_end():  # and stays so, for those who ask afterwards
                 return  # somebody wants us to end though the terminal does not take what is left
 
     def close(self, *, patiently: bool) -> None:  # noqa: ARG002  `finish` waits anyway

@@ -11,9 +11,9 @@ import time
 from supervisor.log.folder import ERRORS, OUTPUT
 from supervisor.wrap.capture import Copy
 from supervisor.wrap.channel import PIECE, Channel, Waiter, own_description, wanted_of
-from supervisor.wrap.pending import GIVE_UP, LOOK_EVERY, PendingSignals
+from supervisor.wrap.pending import LOOK_EVERY, PendingSignals
 from supervisor.wrap.screen import Screen
-from supervisor.wrap.signals import wait_for
+from supervisor.wrap.signals import is_to_end, wait_for
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ class Tee:
         Else it would die of its next write, which without us it would not.
         """
         self._pass_on(0.0)
-        while patiently and any(channel.is_full for channel in self._channels) and not signal.sigpending() & GIVE_UP:
+        while patiently and any(channel.is_full for channel in self._channels) and not is_to_end():
             self._pass_on(LOOK_EVERY, with_signals=False)
         if self._signals is not None:
             self._signals.close()
