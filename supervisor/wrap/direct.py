@@ -39,5 +39,8 @@ class Direct:
         """Put the terminal right."""
         self._screen.put_right(self._status)
 
+    def finish(self) -> None:
+        """Do nothing: what the agent has written is shown."""
+
     def close(self, *, patiently: bool) -> None:
         """Do nothing: nothing has been opened."""

@@ -148,6 +148,7 @@ class Launcher:
             _say_refused(self._cli, refused)
         if record is not None:
             outcome.ending = record.finish(outcome.status, ended_at=ended_at, refused=refused)
+        way.finish()
         if limits is not None:
             limits.tell(say)
             outcome.is_over = limits.is_over
