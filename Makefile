@@ -6,7 +6,7 @@ RUN := $(VENV)/bin/python -m
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo bench test lint types check format pins clean
+.PHONY: help setup demo bench test chaos soak lint types check format pins clean
 
 help: ## Show this list.
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
@@ -23,14 +23,21 @@ $(READY): pyproject.toml requirements-dev.txt
 demo: $(READY) ## Show the main job on a throw-away home; takes about 15 seconds.
 	@$(VENV)/bin/python examples/demo.py
 
-bench: $(READY) ## Measure detection and cost; takes about 30 minutes; ARGS="--no-peers" for less.
+bench: $(READY) ## Measure detection and cost; takes about 35 minutes; ARGS="--no-peers" for less.
 	$(VENV)/bin/python benchmarks/detection.py $(ARGS)
 	$(VENV)/bin/python benchmarks/idle.py $(ARGS)
 	$(VENV)/bin/python benchmarks/wrap.py $(ARGS)
 	$(VENV)/bin/python benchmarks/scale.py $(ARGS)
+	$(VENV)/bin/python benchmarks/calls.py $(ARGS)
 
 test: $(READY) ## Run the tests; ARGS="-k word" for some of them.
 	$(RUN) pytest -n 3 --dist loadfile $(ARGS)
+
+chaos: $(READY) ## Attack everything at once for 150 seconds and judge every run; ARGS="--seconds 60 --seed 7".
+	PYTHONPATH=tests $(RUN) chaos $(ARGS)
+
+soak: $(READY) ## Load the daemon for 20 minutes and see that nothing grows; ARGS="--minutes 5".
+	PYTHONPATH=tests $(RUN) chaos.soak $(ARGS)
 
 lint: $(READY) ## Check style and format.
 	$(RUN) ruff check .

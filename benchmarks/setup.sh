@@ -1,6 +1,7 @@
 #!/bin/sh
 # Installs what the benchmarks can compare with, and matplotlib for the plot, into benchmarks/.peers (git-ignored).
-# All of it is optional: what is missing is skipped, with a line that says so. Needs python3 with venv; npm for pm2.
+# All of it is optional: what is missing is skipped, with a line that says so. Needs python3 with venv; npm for
+# pm2 and for the libraries of the original database module.
 #
 #   benchmarks/setup.sh [PYTHON]      PYTHON (an absolute path) runs the benchmarks: .venv/bin/python unless given
 set -eu
@@ -16,8 +17,9 @@ done
 
 if command -v npm >/dev/null; then
   npm install --silent --no-fund --no-audit --prefix .peers/pm2 pm2
+  npm install --silent --no-fund --no-audit --prefix .peers/original kysely better-sqlite3 bun kysely-bun-sqlite
 else
-  echo "npm is missing: no pm2" >&2
+  echo "npm is missing: no pm2, no original" >&2
 fi
 
 "$python" -m pip install --quiet --disable-pip-version-check --upgrade --target .peers/plot matplotlib

@@ -52,9 +52,10 @@ class MemoryGroup:
         for pid in (self.folder / "cgroup.procs").read_text().split():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(int(pid), 9)
-        wait_until(self._is_removed)
+        wait_until(self.is_removed)
 
-    def _is_removed(self) -> bool:
+    def is_removed(self) -> bool:
+        """Try to remove it, and tell whether it is gone."""
         try:
             self.folder.rmdir()
         except OSError:  # what is killed takes a moment to leave it
@@ -77,6 +78,37 @@ def memory_group() -> Iterator[MemoryGroup]:
         yield group
     finally:
         group.remove()
+
+
+@contextlib.contextmanager
+def counted_apart() -> Iterator[None]:
+    """Put this process, and what it starts, into a memory cgroup without a limit for the block, where that can be.
+
+    The OOM kills of the tests beside it are then not of its group; else they would explain a SIGKILL of its own.
+    """
+    home = _own_group()
+    folder = home / f"test-{uuid.uuid4().hex}"
+    try:
+        folder.mkdir()
+        (folder / "cgroup.procs").write_text(str(os.getpid()))
+    except OSError:
+        yield
+        return
+    try:
+        yield
+    finally:
+        (home / "cgroup.procs").write_text(str(os.getpid()))
+        wait_until(MemoryGroup(folder).is_removed)
+
+
+def _own_group() -> Path:
+    """Return the folder of this process's memory cgroup; of version 2 the root, which alone may have both."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/cgroup").read_text().splitlines():
+            _, controllers, path = line.split(":", 2)
+            if "memory" in controllers.split(","):
+                return _CGROUPS / "memory" / path.strip("/")
+    return _CGROUPS
 
 
 def _made() -> Path:

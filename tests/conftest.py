@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from cgroups import counted_apart
 from kit import Answer, Ask, Original, Processes
 from nursery import Apart, Nursery
 from stage import Stage
@@ -45,6 +46,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def apart(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Keep what we start in child namespaces from seeing the stores of tests beside it."""
     Apart.own = tmp_path_factory.getbasetemp()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def counted() -> Iterator[None]:
+    """Keep OOM kills of tests beside it from explaining what is killed here."""
+    with counted_apart():
+        yield
 
 
 @pytest.fixture

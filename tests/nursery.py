@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -193,7 +194,14 @@ class Apart:
 
     @classmethod
     def command(cls, *command: str) -> list[str]:
-        """Return a command that runs another in a mount namespace where of all tests' folders ours alone are."""
+        """Return a command that runs another in a mount namespace where of all tests' folders ours alone are.
+
+        Where no test runs, it is a namespace without any.
+        """
+        if cls.own is None:
+            hide = 'for folder in "$1"/pytest-of-*; do [ ! -d "$folder" ] || mount -t tmpfs none "$folder"; done'
+            words = f'{hide}; shift; exec "$@"', "sh", tempfile.gettempdir()
+            return ["unshare", "--mount", "sh", "-ec", *words, *command]
         folders = cls.all()
         if folders is None:
             return list(command)

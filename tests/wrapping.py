@@ -134,6 +134,22 @@ def is_held_up(pid: int) -> bool:
     return Path(f"/proc/{pid}/syscall").read_text().split()[:2] == [_WRITE, "0x1"]
 
 
+def is_gone(pid: int) -> bool:
+    """Tell whether a process has ended."""
+    try:
+        return procfs.read_stat(pid).is_dead
+    except procfs.GONE:
+        return True
+
+
+def is_done_with(pid: int, number: int, *, sleeping: bool = True) -> bool:
+    """Tell whether a process has taken a signal, and sleeps again if it is to, or has ended."""
+    if is_gone(pid):
+        return True
+    masks = re.findall(r"(?:SigPnd|ShdPnd):\t(\w+)", Path(f"/proc/{pid}/status").read_text())
+    return number not in set().union(*map(signals_in, masks)) and (not sleeping or sleeps(pid))
+
+
 def children(pid: int) -> list[int]:
     """Return the children of a process."""
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
@@ -200,6 +216,27 @@ def no_privilege() -> None:
     if os.geteuid() == 0:
         for capability in (1, 2):  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
             assert ctypes.CDLL(None).prctl(24, capability) == 0  # PR_CAPBSET_DROP
+
+
+MAY_NOT_KILL = (
+    sys.executable,
+    "-SEc",
+    "import ctypes, os, sys; ctypes.CDLL(None).prctl(24, 5); os.execvp(sys.argv[1], sys.argv[1:])",
+)
+"""Runs a command that root starts without its right to signal other users' processes (CAP_KILL, PR_CAPBSET_DROP)."""
+
+
+def others(program: str) -> list[str]:
+    """Return the command line of a program that is told to be another user's process, as sudo is.
+
+    Args:
+        program: Python that may use `os`, `select`, `signal` and `time`; it calls ``leave()`` to become the other's.
+    """
+    return [
+        sys.executable,
+        "-SEc",
+        f"import os, select, signal, time\nleave = lambda: os.setuid(65534)\n{program}",
+    ]
 
 
 class Terminal:

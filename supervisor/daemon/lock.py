@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import os
 import time
 from datetime import datetime
@@ -11,12 +12,15 @@ from datetime import datetime
 from supervisor import __version__, paths
 from supervisor.errors import DaemonRunning
 
+log = logging.getLogger(__name__)
+
 _TRIES = 5
 
 
 class DaemonLock:
-    """Held as long as the object lives and is not closed. The file says who holds it; only flock(2) counts.
+    """Held as long as the object lives and is not closed.
 
+    The file says who holds it, or has held it last; only flock(2) counts. That it cannot be written is a warning.
     ``since`` is when it was taken, in Unix seconds.
 
     Raises:
@@ -32,12 +36,15 @@ class DaemonLock:
             raise DaemonRunning(f"a daemon is running already{holder}", "one looks after all your stores") from None
         self.since = time.time()
         content = json.dumps({"pid": os.getpid(), "since": self.since, "version": __version__}).encode()
-        os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, content, 0)
+        try:
+            os.pwrite(self._descriptor, content, 0)
+            os.ftruncate(self._descriptor, len(content))
+        except OSError as error:
+            log.warning("what this daemon is cannot be told to other commands: %s", error)
+            os.ftruncate(self._descriptor, 0)
 
     def close(self) -> None:
-        """Let another daemon begin."""
-        os.ftruncate(self._descriptor, 0)
+        """Let another daemon begin. The content stays, so that the next one has room for its own on a full disk."""
         os.close(self._descriptor)
 
 

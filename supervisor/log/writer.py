@@ -86,6 +86,8 @@ class LogWriter:
         done = 0
         while done < keep:
             piece = os.pread(self._descriptor, min(_PIECE, keep - done), source + done)
+            if not piece:  # somebody has cut the file off
+                break
             os.pwrite(self._descriptor, piece, target + done)
             done += len(piece)
         os.ftruncate(self._descriptor, target + keep)

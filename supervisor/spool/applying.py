@@ -146,7 +146,7 @@ def _apply_to(directory: str, left: list[_Kept], timeout: float, applied: Applie
             kept = left[0]
             try:
                 kept.write(connection)
-            except (ValueError, OverflowError, RecursionError) as error:  # it must not hide the others
+            except (TypeError, ValueError, OverflowError, RecursionError) as error:  # it must not hide the others
                 _put_aside(kept.name, error, applied)
             else:
                 if _inode(directory) != inode:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from supervisor.store.recording import Transaction, as_ms, heeding_request
+from supervisor.store.values import evidence_from
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ def add_evidence(connection: sqlite3.Connection, token: str, evidence: Mapping[s
         if found is None:
             return False
         run_id, known = found
-        text = json.dumps({**json.loads(known), **evidence})
+        text = json.dumps({**evidence_from(known), **evidence})
         connection.execute("UPDATE run_ending SET evidence = ? WHERE run_id = ?", (text, run_id))
         return True
 

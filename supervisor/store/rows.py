@@ -6,7 +6,7 @@ import json
 from typing import Any, TypeVar
 
 from supervisor.models import Cause, Claim, Ending, Project, Rank, Run, RunProcess, RunStatus, Stamp
-from supervisor.store.values import in_ms, request_from, seconds
+from supervisor.store.values import evidence_from, in_ms, request_from, seconds
 
 PROJECT_COLUMNS = "projects.id, dir, cmd, prompt, created_at, updated_at, last_run_at"
 RUN_COLUMNS = "runs.id, runs.pid, project_id, runs.status, runs.exit_code, runs.started_at, runs.ended_at, args"
@@ -118,7 +118,7 @@ def ending_from(row: tuple[Any, ...]) -> Ending | None:
             str(by),
             _kind(signal, int),
             None if core is None else bool(core),
-            _evidence(evidence),
+            evidence_from(evidence),
         )
     except ValueError:
         return None
@@ -159,11 +159,3 @@ def _args(stored: object, junk: dict[str, object]) -> list[str]:
         return args
     junk["args"] = stored
     return []
-
-
-def _evidence(stored: object) -> dict[str, object]:
-    try:
-        evidence = json.loads(stored) if isinstance(stored, str) else {}
-    except (ValueError, RecursionError):
-        return {}
-    return evidence if isinstance(evidence, dict) else {}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from supervisor.nouns import Request
 
 MILLISECONDS_ABOVE = 100_000_000_000
@@ -27,3 +29,12 @@ def request_from(by: object, order: object, at: object) -> Request | None:
     """Make a `Request` of the columns asked_by, asked_for and asked_at; None where nobody asked."""
     moment = seconds(at)
     return None if moment is None else Request(str(by), str(order), moment)
+
+
+def evidence_from(stored: object) -> dict[str, object]:
+    """Return stored evidence; none where it is no JSON object."""
+    try:
+        evidence = json.loads(stored) if isinstance(stored, str) else {}
+    except (ValueError, RecursionError):
+        return {}
+    return evidence if isinstance(evidence, dict) else {}

@@ -42,10 +42,13 @@ if TYPE_CHECKING:
             """Wait for the agent's end, as `supervisor.wrap.signals.wait_for` does, and pass on what it writes."""
 
         def drain(self) -> None:
-            """Pass on what the agent has left unread, and put its terminal right."""
+            """Pass on what the agent has left unread, as far as it is taken soon, and put its terminal right."""
+
+        def finish(self) -> None:
+            """When the ending is recorded, show on a terminal what it has not taken yet, and put it right then."""
 
         def close(self, *, patiently: bool) -> None:
-            """Do what may be done when the ending is recorded: the last thing before the wrapper ends.
+            """Do what may be done last, before the wrapper ends.
 
             ``patiently``, because the agent is started again, only when all that it has written is taken: not before
             that, unless somebody wants us to end.
@@ -95,7 +98,7 @@ class Copy:
         self._log: LogWriter | None = None
         self._trouble = ""
         self.taken_at = 0.0
-        """When it took something last, on the monotonic clock."""
+        """When it took something of the agent's last, on the monotonic clock."""
 
     def open(self, directory: str, token: str, stream: str) -> None:
         """Make the log."""
@@ -106,8 +109,12 @@ class Copy:
             self.tell()
 
     def take(self, data: bytes) -> None:
-        """Log a piece."""
+        """Log a piece of what the agent has written."""
         self.taken_at = time.monotonic()
+        self.note(data)
+
+    def note(self, data: bytes) -> None:
+        """Log what is not the agent's."""
         if self._log is None:
             return
         try:

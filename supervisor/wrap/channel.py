@@ -6,6 +6,8 @@ import os
 import select
 import stat
 
+from supervisor.wrap.readiness import is_writable
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Container
@@ -101,7 +103,7 @@ class Channel:
         self._write_at_once()
 
     def _write_at_once(self) -> None:
-        while self._pending and (self._sure or _is_writable(self.target)):
+        while self._pending and (self._sure or is_writable(self.target)):
             self.write()
             if self._sure:
                 return
@@ -163,12 +165,6 @@ def own_description(descriptor: int, flags: int) -> int:
 def _never_blocks(descriptor: int) -> bool:
     mode = os.fstat(descriptor).st_mode
     return not os.get_blocking(descriptor) or stat.S_ISREG(mode) or (stat.S_ISCHR(mode) and not os.isatty(descriptor))
-
-
-def _is_writable(descriptor: int) -> bool:
-    poll = select.poll()
-    poll.register(descriptor, select.POLLOUT)
-    return bool(poll.poll(0))
 
 
 def _is_controlling(descriptor: int) -> bool:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from supervisor.wrap.child import WRAP_FAILED
-from supervisor.wrap.launch import directory_of, launch, say
+from supervisor.wrap.launch import directory_of, launch
+from supervisor.wrap.messages import say
 from supervisor.wrap.options import Request, UsageError, parse
 
 

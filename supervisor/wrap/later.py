@@ -11,6 +11,7 @@ from supervisor.errors import StoreError
 from supervisor.spool import files
 from supervisor.store.addenda import add_evidence
 from supervisor.store.connection import open_for_writing
+from supervisor.wrap.apart import do_apart
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,14 +27,19 @@ LOCK_WAIT = 0.05
 def bring_others(directory: str) -> None:
     """Bring what is spooled for a project into its store, as far as that takes it now.
 
-    Where there is no daemon, and nobody asks for a list, a wrapper is the next of ours that comes along.
+    Where there is no daemon, and nobody asks for a list, a wrapper is the next of ours that comes along. It must not
+    have that store open: it is done in a process apart.
     """
     try:
         if not files.waiting():
             return
     except OSError:  # who needs that folder will say what is wrong with it
         return
-    from supervisor.spool.applying import apply_spooled  # noqa: PLC0415  rarely needed
+    do_apart(lambda: _apply(directory))
+
+
+def _apply(directory: str) -> None:
+    from supervisor.spool.applying import apply_spooled  # noqa: PLC0415  loads what we must not keep
 
     apply_spooled(only=directory, timeout=LOCK_WAIT)
 

@@ -12,10 +12,11 @@ from supervisor.process.token import VARIABLE
 from supervisor.store.recording import NewRun
 from supervisor.wrap import environment
 from supervisor.wrap.child import Child, become, refusal_code
+from supervisor.wrap.direct import Direct
+from supervisor.wrap.messages import say
 from supervisor.wrap.record import Record
-from supervisor.wrap.screen import Screen
 from supervisor.wrap.settings import Settings
-from supervisor.wrap.signals import end_as, wait_for
+from supervisor.wrap.signals import Inherited, end_as
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,42 +27,9 @@ if TYPE_CHECKING:
     from supervisor.wrap.capture import Capture
     from supervisor.wrap.limits import Limits
     from supervisor.wrap.options import Request
-    from supervisor.wrap.signals import Inherited
 
 CALM_AFTER = 0.05
 """Seconds that the agent has the machine to itself before the wrapper goes on with work of its own."""
-
-_SAY_WITHIN = 1.0
-"""Seconds that stderr may take to be ready for a line: a reader that has stopped must not hold us up."""
-
-_MARKS = dict.fromkeys(
-    (*range(32), *range(127, 160), 0x61C, 0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A)),
-    "\N{REPLACEMENT CHARACTER}",
-)
-"""For what a terminal would obey, what breaks a line and what turns its direction."""
-
-
-def say(message: str) -> None:
-    """Write a line of our own to stderr, which is the agent's too; that it cannot be written is nothing.
-
-    Names and stored text may hold what breaks a line or what a terminal would obey: it is taken out.
-    """
-    line = f"agent-yes-supervise: {message.translate(_MARKS)}\n".encode(errors="backslashreplace")
-    try:
-        if _takes_something(2):
-            os.write(2, line)
-    except OSError:
-        return
-
-
-def _takes_something(descriptor: int) -> bool:
-    try:
-        from select import POLLOUT, poll  # noqa: PLC0415  rarely needed
-    except ImportError:  # no descriptor is left to load it
-        return True
-    waiter = poll()
-    waiter.register(descriptor, POLLOUT)
-    return bool(waiter.poll(_SAY_WITHIN * 1000))
 
 
 def launch(command: list[str], request: Request, *, directory: str | None) -> NoReturn:
@@ -72,13 +40,19 @@ def launch(command: list[str], request: Request, *, directory: str | None) -> No
         request: what was asked of ``wrap`` beside that.
         directory: the project's physical directory, None where there is none to record the run in.
     """
-    _keep_standard_descriptors_free()
-    launcher = Launcher(command, request, directory)
-    if request.restart == "never":
-        end_as(launcher.run(command).status)
-    from supervisor.wrap.series import run_series  # noqa: PLC0415  few runs are restarted
+    series = None
+    try:
+        _keep_standard_descriptors_free()
+        launcher = Launcher(command, request, directory)
+        if request.restart != "never":
+            from supervisor.wrap.series import Series  # noqa: PLC0415  few runs are restarted
 
-    run_series(launcher, command, request, say)
+            series = Series(command, request, launcher, say)
+    except Exception as error:  # noqa: BLE001  no trouble of ours may keep the agent from starting
+        _go_unrecorded(command, environment.inherited(), str(error) or type(error).__name__)
+    if series is not None:
+        series.run()
+    end_as(launcher.run(command).status)
 
 
 class Outcome:
@@ -119,7 +93,7 @@ class Launcher:
         self._directory = directory
         self.settings = Settings(say)
         if request.restart != "never" or request.timeout is not None or request.idle_timeout is not None:
-            self.settings.read()  # what is wrong with them is said before the agent has the screen
+            self.settings.read_any()  # what is wrong with them is said before the agent has the screen
         self._logs = directory is not None and (request.log or self.settings.wants_log(self._cli))
         self.inherited: Inherited | None = None
         """The signals that agents get, when the first has got them."""
@@ -129,6 +103,7 @@ class Launcher:
         command: list[str],
         added: Sequence[str] = (),
         resumed_from: str | None = None,
+        meanwhile: Callable[[], object] = lambda: None,
         when_ended: Callable[[Outcome], object] = lambda _: None,
     ) -> Outcome:
         """Run it and return how it has ended.
@@ -137,6 +112,7 @@ class Launcher:
             command: its name or path and its arguments.
             added: those of them that the person has not typed.
             resumed_from: the token of the first run of the series that this one belongs to.
+            meanwhile: is called while it runs, if it does for a moment.
             when_ended: is called when its end has been recorded, and before it is looked what it has left behind.
 
         Raises:
@@ -145,22 +121,24 @@ class Launcher:
         token, request = os.urandom(16).hex(), self._request
         given = {**self.environment, VARIABLE: token}
         try:
-            way = (_capture() if self._logs else None) or _Direct()
+            way = (_capture() if self._logs else None) or Direct()
             child = Child(command, given, way.fork, self.inherited)
-        except OSError as error:
+        except (OSError, ImportError) as error:  # no descriptor is left to load anything
             if self.inherited is not None:
                 raise
-            say(f"this run is not recorded: no process or descriptor is to be had ({error.strerror})")
-            number = become(command, given)
-            _say_refused(self._cli, number)
-            os._exit(refusal_code(number))
+            reason = error.strerror if isinstance(error, OSError) else error
+            _go_unrecorded(command, given, f"no process or descriptor is to be had ({reason})")
         self.inherited = child.inherited
         record = self._begin(child.pid, token, added, resumed_from)
         outcome = Outcome(child.pid, token, record)
         if self._directory is not None:
             way.open(self._directory, token)
         child.release()
-        attend = record.attend if record else lambda: None
+
+        def attend() -> float | None:
+            meanwhile()
+            return record.attend() if record else None
+
         limits = self._limits(outcome, way, attend)
         outcome.status = way.wait_for(child.pid, after=CALM_AFTER, attend=limits.attend if limits else attend)
         ended_at, outcome.ended_at, outcome.heard = time.time(), time.monotonic(), way.heard
@@ -170,6 +148,7 @@ class Launcher:
             _say_refused(self._cli, refused)
         if record is not None:
             outcome.ending = record.finish(outcome.status, ended_at=ended_at, refused=refused)
+        way.finish()
         if limits is not None:
             limits.tell(say)
             outcome.is_over = limits.is_over
@@ -237,34 +216,6 @@ def _capture() -> Capture | None:
     return capture_for(say)
 
 
-class _Direct:
-    """The way without a log: the agent has the person's own terminal and streams. A `Capture` of nothing."""
-
-    leaders = ()
-    last_output = 0.0
-
-    def __init__(self) -> None:
-        self.heard: dict[int, float] = {}
-        self._screen = Screen()
-        self._status = 0
-
-    def fork(self) -> int:
-        return os.fork()
-
-    def open(self, directory: str, token: str) -> None:
-        pass
-
-    def wait_for(self, agent: int, /, *, after: float, attend: Callable[[], float | None]) -> int:
-        self._status = wait_for(agent, after=after, attend=attend, heard=self.heard)
-        return self._status
-
-    def drain(self) -> None:
-        self._screen.put_right(self._status)
-
-    def close(self, *, patiently: bool) -> None:
-        pass
-
-
 def _look_behind(
     leaders: tuple[int, ...], token: str, record: Record | None, *, reap: bool, grace: float | None
 ) -> None:
@@ -288,6 +239,15 @@ def _look_behind(
         say(f"what the agent has left behind is not known: {type(error).__name__}: {error}")
 
 
+def _go_unrecorded(command: list[str], given: dict[str, str], reason: str) -> NoReturn:
+    """Say that there will be no record, and become the agent, with the signals that we were started with."""
+    say(f"this run is not recorded: {reason}")
+    Inherited().restore()
+    number = become(command, given)
+    _say_refused(command[0], number)
+    os._exit(refusal_code(number))
+
+
 def _say_refused(name: str, number: int) -> None:
     say(f"{name}: {'command not found' if number == errno.ENOENT and '/' not in name else os.strerror(number)}")
 
@@ -297,10 +257,11 @@ def _keep_standard_descriptors_free() -> None:
 
     What stands there instead is closed by the exec, so that the agent finds what we were given.
     """
-    descriptor = os.open(os.devnull, os.O_RDWR)
-    while descriptor <= 2:
-        descriptor = os.open(os.devnull, os.O_RDWR)
-    os.close(descriptor)
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
 
 
 def _storable(args: list[str], given: dict[str, str]) -> list[str]:

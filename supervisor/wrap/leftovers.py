@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import signal
-
 from supervisor.process import leftovers
 from supervisor.process.leftovers import Leftover, Run
+from supervisor.wrap.signals import is_to_end
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,7 +20,6 @@ _ROUNDS = 3
 """How often we look for what has been started while we ended the others."""
 
 _TOLD, _RECORDED = 5, 50
-_IMPATIENT = frozenset({signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP})
 
 
 def tidy(run: Run, *, reap: bool, grace: float | None = None, say: Callable[[str], None]) -> Mapping[str, object]:
@@ -38,7 +36,7 @@ def tidy(run: Run, *, reap: bool, grace: float | None = None, say: Callable[[str
         found = _look_twice(run)
         passing = [one for one in found if not one.lasts and one.descriptor is not None]
         if reap and passing:
-            killed = leftovers.end(passing, GRACE if grace is None else grace, hurry=_is_in_a_hurry)
+            killed = leftovers.end(passing, GRACE if grace is None else grace, hurry=is_to_end)
             gone |= {_key(one): (one, "killed" if one.pid in killed else "ended") for one in passing}
         leftovers.close(found)
         if not passing:
@@ -65,14 +63,9 @@ def _look_twice(run: Run) -> list[Leftover]:
     passing = [one for one in found if not one.lasts]
     if not passing:
         return found
-    leftovers.wait(passing, SECOND_LOOK, hurry=_is_in_a_hurry)
+    leftovers.wait(passing, SECOND_LOOK, hurry=is_to_end)
     leftovers.close(found)
     return leftovers.look(run)
-
-
-def _is_in_a_hurry() -> bool:
-    """Tell whether somebody wants the wrapper to end: it has no agent to pass that on to."""
-    return bool(signal.sigpending() & _IMPATIENT)
 
 
 def _lines(fates: Sequence[tuple[Leftover, str]]) -> list[str]:

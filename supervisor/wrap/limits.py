@@ -6,6 +6,7 @@ the machine sleeps and does not step.
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 
@@ -76,8 +77,8 @@ class Limits:
 
     @property
     def is_over(self) -> bool:
-        """Whether its time was over, and it was told so."""
-        return bool(self._over)
+        """Whether its time was over, and it was told to end, or killed."""
+        return self._done in (_TOLD, _KILLED)
 
     def attend(self) -> float | None:
         """Do what is due; return the seconds until something is again, None if nothing will be."""
@@ -101,7 +102,6 @@ class Limits:
         """Say, when the agent has ended, that it was ended by us, if it was."""
         if self._done == _FAILED:
             say(f"the limits of its time were not kept: {self._over}")
-            self._over = ""
         elif self._over:
             say(f"its time was over ({self._over}): {self._done}")
 
@@ -117,8 +117,7 @@ class Limits:
             return None
         if now < self._kill_at:
             return min(self._kill_at - now, _LONGEST_WAIT)
-        self._ask(*self._request)  # anew: a request counts for some minutes only
-        self._done = _KILLED if send_to_all(self._agent, signal.SIGKILL) else _ANOTHERS
+        self._done = _KILLED if self._send(signal.SIGKILL) else _ANOTHERS
         return None
 
     def _idle_for(self, now: float) -> float:
@@ -147,9 +146,22 @@ class Limits:
         self._over = f"--{order} {limit:g}s"
         self._request = (f"wrap {self._over}", order)
         self._kill_at = now + self._grace
-        self._ask(*self._request)
-        self._done = _TOLD if send_to_all(self._agent, signal.SIGTERM) else _ANOTHERS
-        if self._done == _ANOTHERS:
+        if not self._send(signal.SIGTERM):
+            self._done = _ANOTHERS
             return None
+        self._done = _TOLD
         send_to_all(self._agent, signal.SIGCONT)  # what is stopped could not end by it
         return min(self._grace, _LONGEST_WAIT)
+
+    def _send(self, number: int) -> bool:
+        """Record the request and send a signal; where that is not permitted do nothing, and return so.
+
+        A request without effect would explain an end that it has not brought about. It counts for some minutes only, so
+        each signal has one.
+        """
+        try:
+            os.kill(self._agent, 0)
+        except PermissionError:
+            return False
+        self._ask(*self._request)
+        return send_to_all(self._agent, number)

@@ -23,7 +23,7 @@ _PLACES = {number: place for place, number in enumerate((*_PRIVATE, *_PRIVATE_OF
 _SCREENS = (47, 1047, 1049)
 _DEEPEST = 9
 
-_SEQUENCE = re.compile(rb"\x1b(?:\[([?>=<]?)([0-9;]*)([hlrmu])|([=>c])|(\[!p))")
+_SEQUENCE = re.compile(rb"\x1b(?:\[([?>=<]?)([0-9;]{0,60})([hlrmu])|([=>c])|(\[!p))")
 _LONGEST = 64
 """Bytes of a sequence whose beginning is kept for the next piece."""
 
@@ -69,7 +69,7 @@ class Modes:
         elif final == b"u" and kind == b">":
             flags[_KITTY] = min(flags[_KITTY] + 1, _DEEPEST)
         elif final == b"u" and kind == b"<":
-            flags[_KITTY] = max(flags[_KITTY] - int(numbers or b"1"), 0)
+            flags[_KITTY] = max(flags[_KITTY] - int(numbers.partition(b";")[0] or b"1"), 0)
 
     def _set(self, numbers: bytes, *, on: bool) -> None:
         for number in numbers.split(b";"):

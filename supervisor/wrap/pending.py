@@ -12,9 +12,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-GIVE_UP = frozenset({signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM})
-"""Signals by which somebody wants us to end, when the agent has."""
-
 LOOK_EVERY = 0.05
 """Seconds between two looks where no descriptor tells of signals."""
 

@@ -78,7 +78,7 @@ class Record:
         if self._pending and time.monotonic() - self._began_trying > GIVE_UP_AFTER:
             self._pending = False
             self._say(StoreBusy(f"{connections.store_file(self._run.directory)} stays locked by another process"))
-        if self._begun:
+        if not self._pending:
             self._close()  # an agent runs for hours: a store that nobody has open can be repaired, copied and moved
         try:
             import resource  # noqa: F401, PLC0415  for `supervisor.wrap.signals.end_as`
@@ -118,6 +118,8 @@ class Record:
             keep_request(self._connection, self._run.token, self._request)
         except Exception:  # noqa: BLE001  as everywhere here; the ending will say it
             return
+        finally:
+            self._close()
 
     def finish(self, wait_status: int, *, ended_at: float, refused: int | None) -> Ending | None:
         """Record the ending, and with it the beginning if that could not be recorded.
@@ -137,9 +139,7 @@ class Record:
                 self._ended = self._write(self._ended)
                 written_to = self._file
             self._is_recorded = True
-            self._take_back()
             self._announce()
-            self._close()
         except Exception as error:  # noqa: BLE001  no trouble of ours may change how the agent's end is seen
             if self._ended is None:
                 self._kept = None
@@ -147,11 +147,10 @@ class Record:
                 self._ended = self._as_asked(self._ended)
                 self._keep(self._ended)
             self._say(error)
-            return self._ended
-        try:  # noqa: SIM105  contextlib costs 1 ms before the agent's start
-            connections.sync(self._run.directory)
-        except OSError:
-            pass  # it is recorded; only a power cut could still take it back
+            self._close()
+        else:
+            self._close()
+            self._take_back()
         return self._ended
 
     @property
@@ -242,7 +241,8 @@ class Record:
                 self._say(error)
         else:
             self._begun, self._pending = True, False
-            self._take_back()
+            if self._kept is not None:
+                self._take_back()
 
     def _write(self, ending: Ending) -> Ending:
         """Write the ending into the store that stands there now, and return it as it stands there.
@@ -272,16 +272,19 @@ class Record:
             self._unkept = error
 
     def _take_back(self) -> None:
-        """Remove from the spool what the store has now; whoever finds it there would change nothing."""
-        if self._kept is None:
-            return
-        try:
-            from supervisor.spool import files  # noqa: PLC0415  loaded already
+        """Bring to the disk what the store has now, and only then remove it from the spool.
 
-            files.remove(self._run.token + files.BEGUN)
-            self._kept = None
+        Whoever finds it there would change nothing.
+        """
+        try:
+            connections.sync(self._run.directory)
+            if self._kept is not None:
+                from supervisor.spool import files  # noqa: PLC0415  loaded already
+
+                files.remove(self._run.token + files.BEGUN)
+                self._kept = None
         except OSError:
-            pass
+            pass  # it is recorded; only a power cut could still take it back
 
     def _open(self, timeout: float) -> None:
         before = self._file_now()

@@ -19,9 +19,9 @@ from supervisor.log.writer import size_mark
 from supervisor.wrap import modes, shim
 from supervisor.wrap.capture import Copy
 from supervisor.wrap.channel import TERMINAL_PIECE, Channel, Waiter, own_description, wanted_of
-from supervisor.wrap.pending import GIVE_UP, LOOK_EVERY, PendingSignals
-from supervisor.wrap.signals import send, stop_like
-from supervisor.wrap.terminal import Size, Terminal
+from supervisor.wrap.pending import LOOK_EVERY, PendingSignals
+from supervisor.wrap.signals import is_to_end, send, stop_like
+from supervisor.wrap.terminal import Size, Terminal, interrupts_in
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -121,8 +121,7 @@ class Relay:
 
     def _own(self, descriptor: int, flags: int) -> int:
         own = own_description(descriptor, flags)
-        if own != descriptor:
-            self._opened.add(own)
+        self._opened |= {own} - {descriptor}
         return own
 
     def open(self, directory: str, token: str) -> None:
@@ -146,8 +145,18 @@ class Relay:
         return self._status
 
     def drain(self) -> None:
-        """Show what the agent has left unread, then give the terminal back."""
-        self._show_the_rest()
+        """Show what the agent has left unread, as far as it is taken soon; is all shown, give the terminal back."""
+        self._show_the_rest(patiently=False)
+        if not self._output.is_full:
+            self._give_back()
+
+    def finish(self) -> None:
+        """Show all, however long that takes, unless somebody wants us to end; then give the terminal back."""
+        if self._control >= 0:
+            self._show_the_rest(patiently=True)
+            self._give_back()
+
+    def _give_back(self) -> None:
         status = self._status or 0
         if os.WIFSIGNALED(status) or os.WEXITSTATUS(status) > 128:
             try:  # noqa: SIM105  as everywhere here
@@ -164,20 +173,21 @@ class Relay:
         except BrokenPipeError:  # it has been killed
             pass
         self._close(self._control)
+        self._control = -1
         os.waitpid(self._shim, 0)
 
-    def _show_the_rest(self) -> None:
+    def _show_the_rest(self, *, patiently: bool) -> None:
         began = heard = time.monotonic()
         while not self._output.ended or self._output.is_full:
             now = time.monotonic()
-            if not self._output.is_full and (now - heard > QUIET or now - began > LAST):
-                return  # those that the agent has left behind keep its terminal open
-            if self._move_now(self._output, QUIET):
+            if (now - heard > QUIET or now - began > LAST) and not (patiently and self._output.is_full):
+                return  # those that the agent has left behind keep its terminal open, or the person's takes nothing
+            if self._show_now(QUIET):
                 heard = time.monotonic()
-            elif signal.sigpending() & GIVE_UP:  # and stays so, for those who ask afterwards
+            elif is_to_end():  # and stays so, for those who ask afterwards
                 return  # somebody wants us to end though the terminal does not take what is left
 
-    def close(self, *, patiently: bool) -> None:  # noqa: ARG002  `drain` waits anyway
+    def close(self, *, patiently: bool) -> None:  # noqa: ARG002  `finish` waits anyway
         """Close the log and all that has been opened, and say what has gone wrong with the log."""
         self._copy.close()
         self._close_all()
@@ -228,14 +238,14 @@ class Relay:
 
     def _seen(self, data: bytes) -> None:
         self._copy.take(data)
-        self._modes.follow(data)
+        try:
+            self._modes.follow(data)
+        except Exception:  # noqa: BLE001  no output may end the wrapper of a running agent
+            return
 
     def _typed(self, data: bytes) -> None:
-        """Note the keys of which the agent's terminal makes signals."""
-        *_, flags, _, _, keys = termios.tcgetattr(self._master)
-        for number, key in ((signal.SIGINT, termios.VINTR), (signal.SIGQUIT, termios.VQUIT)):
-            if flags & termios.ISIG and keys[key] in data:
-                self.heard[number] = time.monotonic()
+        for number in interrupts_in(data, self._master):
+            self.heard[number] = time.monotonic()
 
     def _hear_shim(self) -> None:
         told = os.read(self._report, 4096)
@@ -274,7 +284,7 @@ class Relay:
     def _stop(self, number: int) -> None:
         """Stop along with the agent, as its terminal would have stopped our group; go on when we are continued."""
         until = time.monotonic() + LAST
-        while self._move_now(self._output, SETTLE) and time.monotonic() < until:
+        while self._show_now(SETTLE) and time.monotonic() < until:
             pass
         was_ours = self._outer.is_ours
         self._outer.give_back()
@@ -287,8 +297,9 @@ class Relay:
             # Where we were not stopped because nobody would continue us the agent would not have been either.
             self._send_to_group(signal.SIGCONT)
 
-    def _move_now(self, channel: Channel, timeout: float) -> bool:
-        """Wait for a channel whatever signals have come; tell whether something has moved."""
+    def _show_now(self, timeout: float) -> bool:
+        """Wait for output whatever signals have come, and show it; tell whether something has moved."""
+        channel = self._output
         ready = dict(self._waiter.wait(wanted_of([channel]), timeout))
         channel.move(ready)
         return (channel.source in ready or channel.target in ready) and not channel.ended
@@ -304,7 +315,7 @@ class Relay:
         self._size.follow(self._master)
 
     def _mark_size(self, lines: int, columns: int) -> None:
-        self._copy.take(size_mark(lines, columns))
+        self._copy.note(size_mark(lines, columns))
 
     def _lose_terminal(self) -> None:
         """Hang up on the agent: the person's terminal has gone, if it is not only another's for now."""
@@ -328,18 +339,9 @@ class Relay:
 
         self._close(self._report)
         self._report = -1
-        if self._pidfd >= 0:
-            self._status = status_of(self._pidfd, self._agent, self._pass_on_to_orphan)
+        if self._pidfd >= 0 and self._signals is not None:
+            self._status = status_of(self._pidfd, self._agent, signals=self._signals, meanwhile=self._show_now)
         if self._status is None:
             self._outer.give_back()
             self._warn("the leader of this run's session was killed: how the run ends is left to the daemon")
             os._exit(125)
-
-    def _pass_on_to_orphan(self, timeout: float) -> None:
-        assert self._signals is not None  # noqa: S101  `wait_for` has set it
-        if self._output.ended:
-            time.sleep(timeout)
-        self._move_now(self._output, timeout)
-        while (received := self._signals.take()) is not None:
-            if received.number != signal.SIGCHLD:
-                signal.pidfd_send_signal(self._pidfd, received.number)

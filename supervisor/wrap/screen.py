@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import os
 
+from supervisor.wrap.readiness import write_at_once
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-_SHOW_WITHIN = 0.1
+SHOW_WITHIN = 0.1
 """Seconds that a terminal may take to be ready for output: one that is held up (Ctrl-S) must not hold us up."""
 
 _UNDO = b"".join(
@@ -72,7 +74,7 @@ class Screen:
             return
         by_signal = os.WIFSIGNALED(status) or os.WEXITSTATUS(status) > 128
         if by_signal and os.isatty(1) and os.environ.get("TERM", "dumb") != "dumb":
-            _show(_UNDO)
+            write_at_once(1, _UNDO, within=SHOW_WITHIN)
 
 
 def _is_in_foreground(descriptor: int) -> bool:
@@ -80,15 +82,3 @@ def _is_in_foreground(descriptor: int) -> bool:
         return os.tcgetpgrp(descriptor) == os.getpgrp()
     except OSError:  # not the controlling terminal, or none any more
         return False
-
-
-def _show(sequences: bytes) -> None:
-    import select  # noqa: PLC0415  rarely needed
-
-    poll = select.poll()
-    poll.register(1, select.POLLOUT)
-    try:
-        if poll.poll(_SHOW_WITHIN * 1000):
-            os.write(1, sequences)
-    except OSError:  # it has been closed
-        return

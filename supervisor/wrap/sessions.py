@@ -11,16 +11,14 @@ import time
 
 from supervisor.agents import Agent, agent_of
 from supervisor.process import procfs
-from supervisor.process.command import program_of, script_of
-from supervisor.process.lasting import is_lasting
 from supervisor.process.token import VARIABLE, token_of
-from supervisor.wrap import transcripts
 from supervisor.wrap.arguments import Arguments, parse
-from supervisor.wrap.transcripts import CONVERSATION, STUB, Changed, Places
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from supervisor.wrap.transcripts import Changed, Places
 
 _REFUSE_STUBS = frozenset({"claude", "gemini"})
 """Agents that neither resume a conversation without a turn nor begin another of its id; the others begin it."""
@@ -70,10 +68,22 @@ class Session:
         self._agent = agent
         self._args = list(args)
         self._parsed = parsed
-        self._places = Places(environment, cwd)
+        self._cwd = cwd
         self._environment = environment
         self._since = started_at
         self._id: str | None = None
+
+    @property
+    def _places(self) -> Places:
+        from supervisor.wrap.transcripts import Places  # noqa: PLC0415  the first start rarely needs it
+
+        return Places(self._environment, self._cwd)
+
+    @staticmethod
+    def get_ready() -> None:
+        """Load what `again` needs: when it is asked this program may have been replaced by another version."""
+        import supervisor.process.lasting  # noqa: PLC0415  the first start need not wait for it
+        import supervisor.wrap.transcripts  # noqa: F401, PLC0415  the same
 
     def first(self) -> tuple[list[str], list[str]]:
         """Return the arguments of the first start, and those of them that were added."""
@@ -105,9 +115,7 @@ class Session:
         return self._parsed.with_added(added), added
 
     def _new_id(self) -> str:
-        import uuid  # noqa: PLC0415  not every agent needs it
-
-        session = str(uuid.uuid4())
+        session = _new_uuid()
         if self._agent.name != "pi":
             return session
         given = self._parsed.values_of("--session-dir")
@@ -119,19 +127,23 @@ class Session:
     def _go_on(self, agent_pid: int | None) -> tuple[list[str], list[str]]:
         if not self._agent.preset:
             return self._go_on_with_found()
+        from supervisor.wrap import transcripts  # noqa: PLC0415  see `get_ready`
+
         if self._agent.name == "claude" and agent_pid is not None:
             self._id = transcripts.live_claude(agent_pid, self._since, self._places) or self._id
         if self._id is None:
             return self._anew()
         state = transcripts.state_of(self._agent.name, self._id, self._places)
-        if state == CONVERSATION:
+        if state == transcripts.CONVERSATION:
             return self._resumed(self._agent.words_for(self._id))
-        if state == STUB and self._agent.name in _REFUSE_STUBS:
+        if state == transcripts.STUB and self._agent.name in _REFUSE_STUBS:
             self._id = None
         return self._anew()
 
     def _go_on_with_found(self) -> tuple[list[str], list[str]]:
         """Go on with the session that the try before had, if there is no doubt which."""
+        from supervisor.wrap import transcripts  # noqa: PLC0415  see `get_ready`
+
         if self._id is None:
             changed = self._changed()
             born = [session for session, at in changed.sessions if at >= self._since]
@@ -145,6 +157,8 @@ class Session:
         return self._resumed(self._agent.words_for(self._id))
 
     def _changed(self) -> Changed:
+        from supervisor.wrap import transcripts  # noqa: PLC0415  see `get_ready`
+
         name, places = self._agent.name, self._places
         if name == "codex":
             return transcripts.changed_codex(places, self._directory("-C", "--cd"), self._since)
@@ -155,7 +169,7 @@ class Session:
         given = self._parsed.values_of(*options)
         if not given and not self._parsed.headless and not self._agent.positional_prompt:
             given = self._parsed.words()  # opencode PROJECT
-        return os.path.realpath(os.path.join(self._places.cwd, given[-1]) if given else self._places.cwd)
+        return os.path.realpath(os.path.join(self._cwd, given[-1]) if given else self._cwd)
 
     def _resumed(self, added: list[str]) -> tuple[list[str], list[str]]:
         """Return the arguments that take up a conversation; a prompt that it already holds is not sent again.
@@ -172,7 +186,10 @@ class Session:
 
     def _is_alone(self) -> bool:
         """Tell whether no other agent of the kind lives in the directory: what has changed there may be its."""
-        token, own = self._environment.get(VARIABLE), os.path.realpath(self._places.cwd)
+        from supervisor.process.command import program_of, script_of  # noqa: PLC0415  see `get_ready`
+        from supervisor.process.lasting import is_lasting  # noqa: PLC0415  the same
+
+        token, own = self._environment.get(VARIABLE), os.path.realpath(self._cwd)
         if not procfs.is_ours():
             return False
         for pid in procfs.processes():
@@ -183,3 +200,10 @@ class Session:
             if self._agent.name in names and not is_lasting(argv) and (token is None or token_of(pid) != token):
                 return False
         return True
+
+
+def _new_uuid() -> str:
+    """Return a random UUID (RFC 9562, version 4). The module for that would cost 2 ms before the agent's start."""
+    digits = os.urandom(16).hex()
+    variant = "89ab"[int(digits[16], 16) % 4]
+    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"

@@ -39,6 +39,11 @@ class Settings:
         """How agents are started again, and ended."""
         return self.read().wrap
 
+    def read_any(self) -> None:
+        """Read them now if there are any, so that what is wrong with them is said."""
+        if os.path.lexists(config_file()):
+            self.read()
+
     def read(self) -> Config:
         """Return all of them."""
         from supervisor.config import Config, ConfigError, load  # noqa: PLC0415  12 ms that few have to wait for

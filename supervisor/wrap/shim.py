@@ -4,7 +4,8 @@ It is there so that job control works: the group of an agent that led the sessio
 kernel discards Ctrl-Z in such a one (setpgid(2)). It is forked from the wrapper and never returns into its code.
 
 It tells the relay the agent's pid and then each wait(2) status, a line each. The relay asks by SIGUSR1 or SIGUSR2
-before it closes the terminal on purpose; without that, a hang-up means that the relay has died.
+before it closes the terminal on purpose; without that, a hang-up means that the relay has died. A SIGHUP alone is none:
+at a logout systemd sends one to every process of the session (systemd.kill(5), SendSIGHUP=).
 """
 
 from __future__ import annotations
@@ -111,13 +112,15 @@ def attend(agent: int, slave: int, *, report: int, control: int, outer: int, set
                         _put_right(outer, settings, flags)
                     return
         elif number == signal.SIGHUP:
+            if not _is_hung_up(slave):
+                continue
             asked = {asking: was or asking in signal.sigpending() for asking, was in asked.items()}
             if not any(asked.values()):
                 _put_right(outer, settings, flags)
                 return  # the kernel now tells the agent's group, as for any session whose leader ends
             if asked[HANG_UP]:
-                os.killpg(agent, signal.SIGHUP)
-            os.killpg(agent, signal.SIGCONT)
+                _send_to_group(agent, signal.SIGHUP)
+            _send_to_group(agent, signal.SIGCONT)
         else:
             asked[signal.Signals(number)] = True
 
@@ -137,6 +140,24 @@ def agent_told_to(report: int) -> int:
     return int(told)
 
 
+def _send_to_group(agent: int, number: int) -> None:
+    for send in (os.killpg, os.kill):
+        try:
+            send(agent, number)
+        except (PermissionError, ProcessLookupError):  # it has become another user's, or leads no group any more
+            continue
+        return
+
+
+def _is_hung_up(slave: int) -> bool:
+    """Tell whether a terminal's other side is closed; the kernel makes it unusable before it tells us by SIGHUP."""
+    try:
+        termios.tcgetattr(slave)
+    except termios.error:
+        return True
+    return False
+
+
 def _changes(agent: int) -> list[int]:
     """Return what has become of the agent: stops, and its end, after which it stays a zombie that keeps its pid."""
     changes: list[int] = []
@@ -151,9 +172,12 @@ def _changes(agent: int) -> list[int]:
             return [*changes, peek.si_status << 8]
         if peek.si_code != os.CLD_STOPPED:
             return [*changes, peek.si_status | (0x80 if peek.si_code == os.CLD_DUMPED else 0)]
-        pid, status = os.waitpid(agent, os.WUNTRACED | os.WNOHANG)
-        if pid:
-            changes.append(status)
+        try:
+            stop = os.waitid(os.P_PID, agent, os.WSTOPPED | os.WNOHANG)  # unlike waitpid it never reaps
+        except ChildProcessError:  # killed since then, it has no stop to tell of
+            continue
+        if stop is not None:
+            changes.append(stop.si_status << 8 | 0x7F)
 
 
 def _leave(agent: int, slave: int, control: int) -> bool:

@@ -20,8 +20,11 @@ if TYPE_CHECKING:
 _PYTHON_IGNORES = (signal.SIGPIPE, signal.SIGXFSZ)
 """Python ignores these from its start, so what they were before is not known: the agent gets the default."""
 
-_TO_ALL = frozenset({signal.SIGTERM, signal.SIGHUP})
+TOLD_TO_END = frozenset({signal.SIGTERM, signal.SIGHUP})
 """Signals that end an agent, and so go to all of its processes: not every launcher passes them on, or ends by them."""
+
+INTERRUPTED = frozenset({signal.SIGINT, signal.SIGQUIT})
+"""Signals of a person's keys."""
 
 _FROM_TERMINAL = frozenset(
     {signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGWINCH}
@@ -78,7 +81,7 @@ def wait_for(
             than wait meanwhile.
         before_stop: does what is to be done before we stop along.
     """
-    next_signal = next_signal or _next_signal
+    next_signal = next_signal or take_next
     due: float | None = time.monotonic() + after
     while (status := _ended(agent, before_stop)) is None:
         received = next_signal(None if due is None else max(0.0, due - time.monotonic()))
@@ -104,11 +107,20 @@ def hear_pending(heard: dict[int, float], agent: int) -> None:
         agent: its pid.
     """
     while signal.sigpending():
-        received = _next_signal(0.0)
+        received = take_next(0.0)
         if received is None:
             return
         if received.sender != agent and is_from_outside(received, agent):
             heard[received.number] = time.monotonic()
+
+
+def is_to_end() -> bool:
+    """Tell whether a signal waits by which somebody wants us to end; for when the agent has.
+
+    One that we were started to ignore (SIGHUP under nohup) is not for us: blocked, it waits all the same.
+    """
+    waiting = signal.sigpending() & (TOLD_TO_END | INTERRUPTED)
+    return any(signal.getsignal(number) != signal.SIG_IGN for number in waiting)
 
 
 def end_as(status: int) -> NoReturn:
@@ -183,8 +195,8 @@ def take(number: int) -> bool:
     return pending
 
 
-def _next_signal(timeout: float | None) -> Received | None:
-    """Take the next signal; None if there is none for ``timeout`` seconds."""
+def take_next(timeout: float | None) -> Received | None:
+    """Take the next signal, all of them blocked; None if there is none for ``timeout`` seconds."""
     every = signal.valid_signals()
     if sys.platform == "darwin":
         # No sigwaitinfo there: guess by the kind. Written from sigwait(2); it has not been run.
@@ -242,7 +254,7 @@ def send(agent: int, number: int) -> None:
 
     What a process sends to our whole group looks like what it sends to us, and comes twice, as under timeout(1).
     """
-    _send(agent, number, _family_of(agent) if number in _TO_ALL else [])
+    _send(agent, number, _family_of(agent) if number in TOLD_TO_END else [])
 
 
 def send_to_all(agent: int, number: int) -> bool:

@@ -11,9 +11,9 @@ import time
 from supervisor.log.folder import ERRORS, OUTPUT
 from supervisor.wrap.capture import Copy
 from supervisor.wrap.channel import PIECE, Channel, Waiter, own_description, wanted_of
-from supervisor.wrap.pending import GIVE_UP, LOOK_EVERY, PendingSignals
+from supervisor.wrap.pending import LOOK_EVERY, PendingSignals
 from supervisor.wrap.screen import Screen
-from supervisor.wrap.signals import wait_for
+from supervisor.wrap.signals import is_to_end, wait_for
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -117,26 +117,45 @@ class Tee:
             channel.move_at_once(_MOST_HELD)  # more is not the agent's, but of those it has left behind
         self._screen.put_right(self._status)
 
+    def finish(self) -> None:
+        """Wait for nothing: `close` does."""
+
     def close(self, *, patiently: bool) -> None:
         """Leave the pipes to a process that goes on as long as anybody has them: what the agent has left behind.
 
         Else it would die of its next write, which without us it would not.
         """
         self._pass_on(0.0)
-        while patiently and any(channel.is_full for channel in self._channels) and not signal.sigpending() & GIVE_UP:
+        while patiently and any(channel.is_full for channel in self._channels) and not is_to_end():
             self._pass_on(LOOK_EVERY, with_signals=False)
         if self._signals is not None:
             self._signals.close()
         if self._channels and _fork_apart():
             signal.pthread_sigmask(signal.SIG_SETMASK, ())
-            while self._channels:
-                self._pass_on(None)
-            os._exit(0)
+            try:
+                self._let_streams_go()
+                while self._channels:
+                    self._pass_on(None)
+            finally:
+                os._exit(0)
         while self._channels:
             self._let_go(self._channels[-1])
         for copy in self._copies.values():
             copy.close()
             copy.tell()
+
+    def _let_streams_go(self) -> None:
+        """Keep none of the wrapper's streams but those that are written to, and these not longer than that."""
+        try:
+            nothing = os.open(os.devnull, os.O_RDWR)
+            for channel in self._channels:
+                if channel.target in _STREAMS:
+                    channel.target = os.dup(channel.target)
+            for number in (0, *_STREAMS):
+                os.dup2(nothing, number)
+            os.close(nothing)
+        except OSError:  # no descriptor is left: who waits for the end of these streams has to wait
+            pass
 
     def _pass_on_the_rest(self) -> None:
         """Pass on what the agent has written before it stopped, unless nobody takes it."""
@@ -179,7 +198,11 @@ class Tee:
 
 
 def _fork_apart() -> bool:
-    """Fork a process that is nobody's child to wait for; return whether we are it."""
+    """Fork a process that is nobody's child to wait for, in a session of its own: out of reach of Ctrl-C.
+
+    Returns:
+        Whether we are it.
+    """
     try:
         child = os.fork()
     except OSError:
@@ -188,6 +211,7 @@ def _fork_apart() -> bool:
         os.waitpid(child, 0)
         return False
     try:
+        os.setsid()
         if os.fork() == 0:
             return True
     except OSError:

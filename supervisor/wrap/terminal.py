@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import struct
 import termios
 from fcntl import ioctl
@@ -109,6 +110,13 @@ class Size:
         lines, columns, _, _ = struct.unpack("HHHH", self._size or bytes(8))
         if lines and columns:
             self._changed(lines, columns)
+
+
+def interrupts_in(typed: bytes, terminal: int) -> list[int]:
+    """Return the signals that a terminal makes of keys, those that ask a program to end."""
+    *_, flags, _, _, keys = termios.tcgetattr(terminal)
+    asked = ((signal.SIGINT, termios.VINTR), (signal.SIGQUIT, termios.VQUIT))
+    return [number for number, key in asked if flags & termios.ISIG and keys[key] in typed]
 
 
 def is_same(first: int, second: int) -> bool:

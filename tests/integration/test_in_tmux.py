@@ -44,7 +44,12 @@ def test_less(sides: SideBySide) -> None:
     assert sides.see("line 14", gone="line 15")[14] == ":"
     sides.resize(LINES, COLUMNS)
     sides.see("line 23")
+    sides.type("F")
+    sides.see("Waiting for data")
     sides.press("C-c")
+    sides.see("line 200", gone="Waiting for data")
+    sides.type("g")
+    sides.see("line 23")
     sides.type("/line 150\n")
     sides.see("line 172")
     sides.press("C-z")

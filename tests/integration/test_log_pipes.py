@@ -90,6 +90,35 @@ def test_left_behind(project: Path, processes: Processes) -> None:
     wait_until(lambda: logs_of(project)["log"].decode() == f"{pid}went\n")
 
 
+@pytest.mark.parametrize("kind", ["pipe", "socket"])
+def test_streams_that_nobody_has_kept(project: Path, processes: Processes, kind: str) -> None:
+    """Who reads a stream that nothing left behind has kept sees its end, though another one is still in use."""
+    server = "(until [ -e go ]; do sleep 0.01; done; echo late >&2) >/dev/null &"
+    reader, writer = os.pipe() if kind == "pipe" else (end.detach() for end in socket.socketpair())
+    with open(reader, encoding="ascii") as output, (project / "errors").open("w") as errors:
+        command = (*LOGGED, "sh", "-c", f"{server} echo out $!")
+        wrapper = processes.start(*command, stdin=writer, stdout=writer, stderr=errors)
+        os.close(writer)
+        shown = output.read().split()
+        processes.adopt(int(shown[1]))
+    assert (shown[0], wrapper.wait(20)) == ("out", 0)
+    (project / "go").touch()
+    wait_until(lambda: (project / "errors").read_text().endswith("late\n"))
+
+
+def test_ctrl_c_after_the_end(project: Path, processes: Processes) -> None:
+    """What the agent leaves behind and ignores Ctrl-C keeps its stdout even then."""
+    left = "(trap '' INT; touch up; until [ -e go ]; do sleep 0.01; done; echo went) & echo $!"
+    wait = "until [ -e up ]; do sleep 0.01; done"
+    wrapper = processes.start(*LOGGED, "sh", "-c", f"{left}; {wait}", stdout=subprocess.PIPE, process_group=0)
+    assert wrapper.stdout is not None
+    processes.adopt(int(wrapper.stdout.readline()))
+    assert wrapper.wait(20) == 0
+    os.killpg(wrapper.pid, signal.SIGINT)
+    (project / "go").touch()
+    assert wrapper.stdout.read() == "went\n"
+
+
 def test_terminal_is_left_alone(project: Path, processes: Processes) -> None:
     """A stream that is a terminal is the agent's own and not logged; one that is redirected is."""
     command = shlex.join([*LOGGED, "sh", "-c", "tty <&1; echo err >&2; exit 6"])

@@ -13,22 +13,25 @@ from pathlib import Path
 
 import pytest
 from kit import COMMAND, Processes, run_ours, wait_until
-from wrapping import Terminal, agent, children, logs_of, recorded_run, recorded_runs, signals_in
-
-from supervisor.process import procfs
+from wrapping import (
+    Terminal,
+    agent,
+    calls_are_known,
+    children,
+    is_done_with,
+    is_gone,
+    is_held_up,
+    logs_of,
+    recorded_run,
+    recorded_runs,
+    signals_in,
+    sleeps,
+)
 
 LOGGED = (*COMMAND, "wrap", "--log")
 CTRL_C, CTRL_Z = "\x03", "\x1a"
 DRAWS = r"printf '\033[?1049h\033[?1000;1006h\033[?25l\033[?2004h\033[3;9r'; stty raw -echo; echo drawn; "
 UNDONE = (b"\x1b[?1000l", b"\x1b[?1006l", b"\x1b[?2004l", b"\x1b[r", b"\x1b[?25h", b"\x1b[?1049l")
-
-
-def is_gone(pid: int) -> bool:
-    """Tell whether a process has ended."""
-    try:
-        return procfs.read_stat(pid).is_dead
-    except procfs.GONE:
-        return True
 
 
 def test_settings_and_size(project: Path, processes: Processes) -> None:
@@ -111,18 +114,44 @@ def test_every_byte(project: Path, processes: Processes) -> None:
     assert (log.stat().st_mode & 0o7777, log.parent.stat().st_mode & 0o7777) == (0o600, 0o700)
 
 
+def test_trouble_with_what_is_shown(project: Path, processes: Processes) -> None:
+    """Whatever goes wrong as the agent's output is looked through, it is shown, logged, and the agent goes on."""
+    program = (
+        "from supervisor.wrap.modes import Modes; from supervisor.cli import main\n"
+        "Modes.follow = lambda *_: 1 / 0\n"
+        "main()"
+    )
+    command = [sys.executable, "-c", program, "wrap", "--log", *agent("say", "one", "line", "exit", 3)]
+    with Terminal(processes, *command) as terminal:
+        terminal.expect("one")
+        terminal.type("two\n")
+        terminal.expect("[two]")
+        assert terminal.program.wait(20) == 3
+    assert logs_of(project) == {"log": b"one\r\n[two]\r\n"}
+
+
+@calls_are_known
 def test_stalled_terminal(project: Path, processes: Processes) -> None:
-    """While the terminal takes nothing the agent is held up, Ctrl-C still reaches it, and nothing it wrote is lost."""
+    """While the terminal takes nothing the agent is held up; Ctrl-C ends it, that is recorded, and nothing is lost."""
     with Terminal(processes, *LOGGED, "sh", "-c", "echo up; exec yes") as terminal:
+        before = terminal.settings()
         terminal.expect("up")
         pid = recorded_run(project)["pid"]
         wait_until(lambda: Path(f"/proc/{pid}/comm").read_text() == "yes\n")
-        wait_until(lambda: procfs.read_stat(pid).state == "S")
+        looks = 0
+
+        def is_stuck() -> bool:
+            nonlocal looks
+            looks = looks + 1 if is_held_up(pid) and sleeps(terminal.program.pid) else 0
+            return looks == 20  # once may be by chance
+
+        wait_until(is_stuck)
         terminal.type(CTRL_C)
-        wait_until(lambda: is_gone(pid))
+        wait_until(lambda: recorded_run(project)["status"] == "failed")
         assert terminal.program.poll() is None
         shown = terminal.rest()
         assert terminal.program.wait(20) == -signal.SIGINT
+        assert terminal.settings() == before
     assert shown.count(b"y\r\n") > 1000  # the terminal itself drops some at Ctrl-C (termios(3), NOFLSH)
     assert b"up" + shown == logs_of(project)["log"]
 
@@ -189,6 +218,22 @@ def test_killed_relay(project: Path, processes: Processes) -> None:
     wait_until(lambda: is_gone(agents_shell))
     told = json.loads(run_ours("runs", "show", ".", "--json").stdout)
     assert (told["status"], told["verdict"]) == ("running", "dead")
+
+
+@calls_are_known
+def test_logout(project: Path, processes: Processes) -> None:
+    """A SIGHUP to the shim while the terminal is there, as at a logout, reaches nobody and ends nothing."""
+    steps = ["trap", "HUP", "say", "up", "line", "exit", 7]
+    with Terminal(processes, *LOGGED, *agent(*steps)) as terminal:
+        terminal.expect("up")
+        (shim,) = children(terminal.program.pid)
+        os.kill(shim, signal.SIGTERM)
+        os.kill(shim, signal.SIGHUP)
+        wait_until(lambda: is_done_with(shim, signal.SIGHUP))
+        terminal.type("go\n")
+        assert "SIGHUP" not in terminal.expect("[go]")
+        assert terminal.program.wait(20) == 7
+    assert recorded_run(project)["exit_code"] == 7
 
 
 def test_killed_shim(project: Path, processes: Processes) -> None:

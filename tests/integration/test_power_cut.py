@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,6 +12,8 @@ import pytest
 from daemons import Daemon
 from kit import Original, Processes, dead_pid, run_ours, wait_until
 from wrapping import agent, recorded_run
+
+from supervisor.spool import files
 
 _TELLS_SYNCS = """
 import os
@@ -20,10 +23,15 @@ def fsync(descriptor, fsync=os.fsync):
     with open({log!r}, "a") as log:
         print(os.fstat(descriptor).st_ino, file=log)
 
-os.fsync = fsync
+def unlink(path, unlink=os.unlink):
+    unlink(path)
+    with open({log!r}, "a") as log:
+        print(os.path.basename(path), file=log)
+
+os.fsync, os.unlink = fsync, unlink
 """
 
-IsSynced = Callable[[], bool]
+IsSynced = Callable[..., bool]
 
 
 @pytest.fixture
@@ -35,7 +43,7 @@ def original(project: Path) -> Iterator[Original]:
 
 @pytest.fixture
 def is_synced(original: Original, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> IsSynced:
-    """Tell whether what we start has synced the store's WAL and its folder."""
+    """Tell whether what we start has synced the store's WAL and its folder, if need be before it removed a file."""
     hooks, log = tmp_path / "hooks", tmp_path / "syncs"
     hooks.mkdir()
     log.touch()
@@ -43,9 +51,10 @@ def is_synced(original: Original, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("PYTHONPATH", str(hooks))
     folder = original.directory / ".agent-yes"
 
-    def synced() -> bool:
+    def synced(before: str = "") -> bool:
         inodes = {str(path.stat().st_ino) for path in (folder, folder / "store.sqlite-wal")}
-        return inodes <= set(log.read_text().split())
+        done = log.read_text().split()
+        return inodes <= set(done[: done.index(before)] if before else done)
 
     return synced
 
@@ -54,6 +63,44 @@ def test_wrap(original: Original, project: Path, is_synced: IsSynced) -> None:
     """A wrapped agent's end is on the disk when its wrapper ends."""
     assert run_ours("wrap", "sh", "-c", "exit 3").returncode == 3
     assert is_synced()
+
+
+def blocked(project: Path) -> Callable[[], object]:
+    """Put a file in the place of the store's folder; return what undoes that."""
+    folder, away = project / ".agent-yes", project / "away"
+    folder.rename(away)
+    folder.touch()
+
+    def free() -> None:
+        folder.unlink()
+        away.rename(folder)
+
+    return free
+
+
+def locked(original: Original) -> Callable[[], object]:
+    """Lock the store; return what undoes that."""
+    original.connection.execute("BEGIN IMMEDIATE")
+    return lambda: original.connection.execute("COMMIT")
+
+
+@pytest.mark.parametrize("taken", ["while it runs", "at its end"])
+def test_wrap_has_it_in_the_spool_until_then(
+    original: Original, project: Path, processes: Processes, is_synced: IsSynced, taken: str
+) -> None:
+    """A run whose beginning has been kept is on the disk of its store before its file in the spool goes."""
+    let = locked(original) if taken == "while it runs" else blocked(project)
+    wrapper = processes.ours("wrap", *agent("touch", "up", "await", "go"), stderr=subprocess.DEVNULL)
+    wait_until((project / "up").exists)
+    (kept,) = files.waiting()
+    assert kept.endswith(files.BEGUN)
+    let()
+    if taken == "while it runs":
+        wait_until(lambda: files.waiting() == [])
+    (project / "go").touch()
+    assert wrapper.wait(20) == 0
+    assert files.waiting() == []
+    assert is_synced(before=kept)
 
 
 def test_scan(original: Original, is_synced: IsSynced) -> None:

@@ -21,6 +21,7 @@ from stores import FIXTURES, NEWER, execute, place
 from supervisor import registry
 from supervisor.errors import StoreBusy, StoreDamaged, StoreError, StoreMissing, StoreRefused
 from supervisor.registry import Origin
+from supervisor.spool import files
 from supervisor.store import repair as repairing
 from supervisor.store.connection import open_for_writing
 from supervisor.store.pages import Pages, Row
@@ -581,3 +582,57 @@ def test_wrap_lets_go_of_its_store(project: Path, store: Path, processes: Proces
     assert agent.wait(20) == 0
     assert rows(project, f"SELECT status, exit_code FROM runs WHERE id = {run_id}") == [("completed", 0)]
     assert rows(project, "SELECT pid FROM runs WHERE id = 1") == [(FIRST_PID,)]
+
+
+INDEX = "sqlite_autoindex_run_process_1"
+"""Where a run's token is looked up: damaged, the store can be opened, and takes nothing."""
+
+
+def test_wrap_lets_go_of_a_store_that_does_not_take_its_run(
+    project: Path, store: Path, processes: Processes, ask: Ask
+) -> None:
+    """The remedy that a wrapper names for a damaged store works while its agent runs."""
+    junk_page(store, root_of(store, INDEX))
+    agent = processes.ours("wrap", "--", "cat", stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert agent.stderr is not None
+    assert f"stores repair {project}" in agent.stderr.readline()
+    assert ask("stores", "repair", "--yes").code == 0
+    agent.communicate(timeout=20)
+    assert agent.returncode == 0
+    assert rows(project, "SELECT status, exit_code FROM runs WHERE id > 300") == [("completed", 0)]
+
+
+def test_wrap_lets_go_of_a_store_that_does_not_take_its_end(
+    project: Path, store: Path, processes: Processes, ask: Ask
+) -> None:
+    """So it does while the next try of a series runs, when the store has not taken the end of the one before."""
+    once = "if [ -e again ]; then exec cat; fi; touch again; read line; exit 3"
+    words = ("--restart", "on-failure", "--", "sh", "-c", once)
+    agent = processes.ours("wrap", *words, stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert agent.stdin is not None
+    assert agent.stderr is not None
+    wait_until(lambda: (project / "again").exists() and not Path(f"{store}-wal").exists())
+    junk_page(store, root_of(store, INDEX))
+    agent.stdin.write("\n")
+    agent.stdin.flush()
+    assert f"stores repair {project}" in agent.stderr.readline()
+    wait_until(lambda: len(files.waiting()) == 2)
+    assert ask("stores", "repair", "--yes").code == 0
+    agent.communicate(timeout=20)
+    assert agent.returncode == 0
+    ended = [("failed", 3), ("completed", 0)]
+    assert rows(project, "SELECT status, exit_code FROM runs WHERE id > 300 ORDER BY id") == ended
+
+
+def test_wrap_lets_go_of_its_store_after_a_request(project: Path, store: Path, processes: Processes) -> None:
+    """An agent that takes its time to end when its own is over does so with its store free to be repaired."""
+    agent = processes.ours(
+        "wrap", "--timeout", "0.2", "--", "sh", "-c", "trap '' TERM; cat", stdin=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    request = "SELECT asked_for FROM run_process WHERE asked_for IS NOT NULL"
+    wait_until(lambda: rows(project, request) == [("timeout",)])
+    junk_page(store, leaf_of(store, "runs", 0))
+    mend(project)
+    agent.communicate(timeout=20)
+    assert agent.returncode == 0
+    assert rows(project, "SELECT status, exit_code FROM runs WHERE id > 300") == [("completed", 0)]

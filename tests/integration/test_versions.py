@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from daemons import Daemon
+from disks import clear, fill, small_disk
 from kit import Original, Processes, rows, run_ours, wait_until
 from nursery import Nursery, linux
 from stores import NEWER, execute
@@ -124,6 +125,24 @@ def test_junk_beside_the_lock(home: Path, junk: str) -> None:
         lock.flush()
         Path(paths.daemon_presence()).write_text(junk)
         assert presence.running() == Presence()
+
+
+def test_full_disk_beside_the_lock(home: Path) -> None:
+    """A daemon starts on a full disk, and says who it is where one has before it; elsewhere nothing is known of it."""
+    with small_disk(home / "state") as disk:
+        DaemonLock().close()
+        fill(disk)
+        lock = DaemonLock()
+        said = presence.running()
+        lock.close()
+        assert said is not None
+        assert (said.pid, said.since) == (os.getpid(), lock.since)
+        clear(disk)
+        os.truncate(paths.daemon_lock(), 0)
+        fill(disk)
+        lock = DaemonLock()
+        assert presence.running() == Presence()
+        lock.close()
 
 
 def test_who_asks_keeps_no_daemon_from_starting(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from kit import COMMAND, Processes, run_ours, wait_until
-from wrapping import agent, ignored_signals, recorded_run, recorded_runs
+from wrapping import agent, ignored_signals, recorded_run, recorded_runs, signals_in
 
 from supervisor.models import Rank
 
@@ -220,6 +220,39 @@ def test_few_descriptors(project: Path, limit: int) -> None:
     else:
         assert ended.stderr.startswith("agent-yes-supervise: this run is not recorded")
         assert ended.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("limit", [*range(4, 13), 16])
+@pytest.mark.parametrize("asked", ["--log", "--restart=on-crash", "--timeout=1m"])
+def test_few_descriptors_and_more_asked(project: Path, asked: str, limit: int) -> None:
+    """So it is whatever is asked for that needs more of them."""
+    words = [FEW_DESCRIPTORS, str(limit), "wrap", asked, "sh", "-c", "echo ran; exit 3"]
+    ended = subprocess.run([sys.executable, "-c", *words], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout) == (3, "ran\n"), ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_signals_without_descriptors(project: Path) -> None:
+    """An agent that is not even forked gets the signals that we were started with; Python ignores two."""
+    words = [FEW_DESCRIPTORS, "4", "wrap", "grep", "SigIgn", "/proc/self/status"]
+    ended = subprocess.run([sys.executable, "-c", *words], capture_output=True, text=True, check=True)
+    assert signals_in(ended.stdout.split()[1]) == ignored_signals()
+
+
+@pytest.mark.parametrize("asked", ["--prompt=p", "--restart=on-crash"])
+def test_nothing_for_a_closed_stream(project: Path, asked: str) -> None:
+    """Where nothing can be put in the place of a stream that is closed the agent runs, and a line says the rest."""
+    words = ["import os; os.devnull = '/nowhere'; from supervisor.cli import main; main()", "wrap", asked]
+    agent = ["sh", "-c", "read line || exit 3"]
+    ended = subprocess.run(
+        ["sh", "-c", 'exec "$@" <&-', "sh", sys.executable, "-c", *words, *agent],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 3
+    assert ended.stderr.startswith("agent-yes-supervise: this run is not recorded: [Errno 2] No such file or directory")
+    assert "Traceback" not in ended.stderr
 
 
 GO_ON = """

@@ -11,6 +11,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -133,6 +134,25 @@ def test_reap_one_that_refuses(project: Path, stubborn: subprocess.Popen[str]) -
     assert re.fullmatch(rf"{PREFIX}1 process ended: {pid} \S+ fake_agent.py \d+s \(killed\)\n", stubborn.stderr.read())
     assert evidence(project)[0][2] == "killed"
     assert is_gone(pid)
+
+
+def test_reap_under_nohup(project: Path, processes: Processes) -> None:
+    """A signal that the wrapper was started to ignore takes nothing from the time that what is left has to end."""
+    ending = agent("trap", "TERM", "report", "told", "take", "TERM", "touch", "asked", "await", "go")
+    steps = ["spawn", f"exec {shlex.join(ending)} >/dev/null 2>&1", "await", "told", "exit", 3]
+    wrapper = processes.start(
+        *WRAP,
+        "--reap",
+        *agent(*steps),
+        stderr=subprocess.DEVNULL,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN),
+    )
+    wait_until((project / "asked").exists)
+    wrapper.send_signal(signal.SIGHUP)
+    time.sleep(0.3)  # for a signal that must not come
+    (project / "go").touch()
+    assert wrapper.wait(20) == 3
+    assert evidence(project)[0][2] == "ended"
 
 
 def test_not_recorded(project: Path, stubborn: subprocess.Popen[str]) -> None:

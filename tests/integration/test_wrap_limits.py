@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shlex
 import signal
@@ -121,6 +122,19 @@ def test_not_idle(words: tuple[str, ...], command: str, project: Path) -> None:
     """Computing and writing are no idling, and with a log any output is none."""
     assert run_ours("wrap", *words, "--idle-timeout", "0.7", "sh", "-c", f"{command}; exit 3").returncode == 3
     assert recorded_run(project)["cause"] == "exited"
+
+
+def test_a_resize_is_no_output(project: Path, processes: Processes) -> None:
+    """A window that is resized again and again does not make its agent busy."""
+    sizes = itertools.cycle([(24, 80), (25, 81)])
+    with Terminal(processes, *WRAP, "--log", "--idle-timeout", "0.5", "sleep", "100") as terminal:
+
+        def has_ended() -> bool:
+            terminal.resize(*next(sizes))
+            return terminal.program.poll() is not None
+
+        wait_until(has_ended, timeout=8)
+    assert recorded_run(project)["cause"] == "stalled"
 
 
 def test_ctrl_z_is_no_idling(project: Path, processes: Processes) -> None:

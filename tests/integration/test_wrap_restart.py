@@ -10,6 +10,7 @@ import shutil
 import signal
 import sqlite3
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -372,6 +373,27 @@ def test_stderr_that_nobody_reads(project: Path, processes: Processes) -> None:
     assert wrapper.wait(20) == 3
     os.close(reader)
     os.close(writer)
+
+
+def test_nothing_to_decide_by(project: Path) -> None:
+    """Where it cannot be decided whether an agent is started again, it is not: its end comes through, and a line."""
+    gone = "import sys; sys.modules['supervisor.wrap.restarts'] = None; from supervisor.cli import main; main()"
+    words = [sys.executable, "-c", gone, "wrap", "--restart", "on-crash", *falling(CRASH)]
+    ended = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert (ended.returncode, recorded_run(project)["status"]) == (-signal.SIGSEGV, "crashed")
+    assert ended.stderr.startswith(f"{PREFIX}it is not started again: ModuleNotFoundError: ")
+    assert ended.stderr.count("\n") == 1
+
+
+def test_terminal_that_is_held_up(project: Path, processes: Processes, quick: Callable[..., None]) -> None:
+    """Nor does a terminal whose output the person has held (Ctrl-S): `stop` can call the restart off all the same."""
+    quick(restart_delay=60)
+    with Terminal(processes, *WRAP, "--restart", "on-crash", "sh", "-c", f"echo up; read line; {CRASH}") as terminal:
+        terminal.expect("up")
+        terminal.type("\x13\n")
+        wait_until(lambda: "restarts_at" in evidence_of_first(project))
+        assert run_ours("stop", ".").stdout == "project#1 had ended, and is not started again\n"
+        assert terminal.program.wait(20) == -signal.SIGTERM
 
 
 def test_agents_that_are_always_logged(project: Path, home: Path) -> None:

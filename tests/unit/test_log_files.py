@@ -102,6 +102,14 @@ def test_reader_that_is_late(writer: LogWriter, reader: LogReader) -> None:
     assert numbered(50_000).endswith(late[GAP_LENGTH:])
 
 
+def test_cut_off_by_somebody(directory: Path, writer: LogWriter, reader: LogReader) -> None:
+    """A full log that somebody else empties is gone on with."""
+    writer.write(numbered(CAP))
+    os.truncate(folder.file_of(str(directory), TOKEN, folder.OUTPUT), 0)
+    writer.write(b"the rest")
+    assert rest(reader).endswith(b"the rest")
+
+
 def test_names(directory: Path) -> None:
     """A log is made once, and only by the name of a token."""
     os.close(folder.create(str(directory), TOKEN, folder.OUTPUT))

@@ -116,11 +116,15 @@ def test_settled_lines() -> None:
         (b"\x1b=", b"\x1b>\x1b[m"),
         (b"\x1b[?25l\x1b[?1h\x1b=\x1bc", b""),
         (b"\x1b[?7l\x1b[?9999h", b"\x1b[?7h\x1b[m"),
+        (b"\x1b[>1u\x1b[>1u\x1b[<1;2u", b"\x1b[<1u\x1b[m"),
+        (b"\x1b[>1u\x1b[<;u", b""),
+        (b"\x1b[<" + b"9" * 5000 + b"u\x1b[?" + b"9" * 5000 + b"h", b""),
+        (b"\x1b[?" + b"0" * 56 + b"1000h", b"\x1b[?1000l\x1b[m"),
     ],
 )
 def test_undoing(written: bytes, undone: bytes) -> None:
     """Exactly what is left switched on is switched off again, in whatever pieces it came."""
-    for step in (1, 2, 1000):
+    for step in (1, 2, 100_000):
         flags = bytearray(modes.SIZE)
         seen = modes.Modes(flags)
         for at in range(0, len(written), step):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -146,6 +147,17 @@ def test_child_namespace_of_a_test(processes: Processes) -> None:
         assert os.listdir(seen) == [part]
         seen /= part
     assert set(os.listdir(seen)) == set(os.listdir(own))
+
+
+@as_root
+def test_child_namespace_outside_tests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is started so where no test runs sees no folder of any test."""
+    folders = Apart.all()
+    if folders is None or folders.parent != Path(tempfile.gettempdir()):
+        pytest.skip("the tests' folders are not where pytest has them")
+    monkeypatch.setattr(Apart, "own", None)
+    seen = subprocess.run(Apart.command("ls", "-A", str(folders)), capture_output=True, text=True, check=True)
+    assert seen.stdout == ""
 
 
 @as_root

@@ -8,7 +8,7 @@ import pytest
 from stores import ending
 
 from supervisor.models import Cause, Ending, Rank, RunStatus
-from supervisor.wrap.series import HEEDED_FOR, ON_CRASH, ON_FAILURE, Pace, is_restarted, was_told
+from supervisor.wrap.restarts import HEEDED_FOR, ON_CRASH, ON_FAILURE, Pace, is_restarted, was_told
 
 CRASHED, FAILED, COMPLETED = RunStatus.CRASHED, RunStatus.FAILED, RunStatus.COMPLETED
 

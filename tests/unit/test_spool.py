@@ -340,6 +340,23 @@ def test_evidence_that_came_later(spool: Spool, order: str) -> None:
     assert (spool.tokens(), files.waiting()) == ([TOKEN], [])
 
 
+def test_one_file_does_not_stop_the_others(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a file runs into with the junk of its store puts it aside; those behind it, and other stores', go on."""
+    spool.keep()
+    spool.keep(OTHER)
+    adopt = recording.adopt_run
+
+    def stumble(connection: Any, run: NewRun, end: Any) -> int:
+        if run.token == TOKEN:
+            raise TypeError("'list' object is not a mapping")
+        return adopt(connection, run, end)
+
+    monkeypatch.setattr(recording, "adopt_run", stumble)
+    applied = apply_spooled()
+    assert [TOKEN in str(trouble) for trouble in applied.troubles] == [True]
+    assert (applied.files, spool.tokens(), files.waiting()) == (1, [OTHER], [])
+
+
 def test_store_replaced_meanwhile(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
     """What has gone into a file that another stands in place of by then is brought there, too."""
     adopt, folder = recording.adopt_run, spool.project / ".agent-yes"
