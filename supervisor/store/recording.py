@@ -84,6 +84,7 @@ class NewRun:
     ``set_default`` makes ``cli`` (and ``prompt``, unless it is None) the project's own; a new project gets them anyway.
     ``environment`` is what may be recorded of the agent's. ``args_added`` are those that ``args`` lacks because we gave
     them to the agent, and ``resumed_from`` is the token of the run that began the series which this one goes on with.
+    ``id`` is its row's, once that has begun.
     """
 
     __slots__ = (
@@ -93,6 +94,7 @@ class NewRun:
         "cwd",
         "directory",
         "environment",
+        "id",
         "owner",
         "prompt",
         "resumed_from",
@@ -129,12 +131,15 @@ class NewRun:
         self.environment = dict(environment or {})
         self.args_added = list(args_added)
         self.resumed_from = resumed_from
+        self.id: int | None = None
 
 
 def begin_run(connection: sqlite3.Connection, run: NewRun) -> int:
     """Record that a run begins, with its project where that is new, and return its id; known, it stays as it is."""
     with Transaction(connection):
-        return _run_of(connection, run)
+        run_id = _run_of(connection, run)
+    run.id = run_id
+    return run_id
 
 
 def finish_run(connection: sqlite3.Connection, run: NewRun, ending: Ending) -> tuple[int, Ending]:
@@ -229,8 +234,23 @@ def _run_of(connection: sqlite3.Connection, run: NewRun, *, late: int | None = N
     if known and known[1] is None:  # the original under Bun has deleted the run, and does not cascade
         for table in ("run_ending", "run_process"):
             connection.execute(f"DELETE FROM {table} WHERE run_id = ?", known[:1])
+    if known is None and run.id is not None and _forgets(connection, run, run.id):
+        insert_process(connection, run.id, run.stamp, by="wrap", owner=run.owner, run=run)
+        return run.id
     run_id: int = known[0] if known and known[1] is not None else _insert_run(connection, run, late)
     return run_id
+
+
+def _forgets(connection: sqlite3.Connection, run: NewRun, run_id: int) -> bool:
+    """Tell whether a run's row is there, and its token was known to an earlier connection alone.
+
+    So it is in a store of a newer version (`supervisor.store.schema.shadow`).
+    """
+    found = connection.execute(
+        "SELECT 1 FROM runs, temp.sqlite_master WHERE name = 'run_process' AND id = ? AND pid = ?",
+        (run_id, run.stamp["pid"]),
+    ).fetchone()
+    return found is not None
 
 
 def _end_by_owner(connection: sqlite3.Connection, run_id: int, ending: Ending) -> Ending:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 from daemons import Daemon
 from disks import clear, fill, small_disk
-from kit import Original, Processes, rows, run_ours, wait_until
+from kit import COMMAND, Original, Processes, rows, run_ours, wait_until
 from nursery import Nursery, linux
 from stores import NEWER, execute
 
@@ -160,6 +161,30 @@ def test_who_asks_keeps_no_daemon_from_starting(home: Path, monkeypatch: pytest.
 def test_which_version_is_older(old: str, new: str, older: bool) -> None:
     """Versions compare by number."""
     assert Presence(version=old).is_older_than(new) is older
+
+
+def test_a_long_run_in_a_store_of_a_newer_version(processes: Processes, project: Path) -> None:
+    """A wrapper that has closed the store while its agent ran ends the row that it began, and makes no other."""
+    with SupervisedStore(str(project)) as store:
+        store.get_all_runs()
+    execute(project, *NEWER)
+    agent = ("sh", "-c", "until [ -e go ]; do sleep 0.02; done; exit 3")
+    wrapper = processes.start(*COMMAND, "wrap", *agent, cwd=project, stderr=subprocess.DEVNULL)
+    wait_until(lambda: rows(project, "select status from runs") == [("running",)])
+    file = str(project / ".agent-yes" / "store.sqlite")
+    wait_until(lambda: file not in files_of(wrapper.pid))
+    (project / "go").touch()
+    assert wrapper.wait(20) == 3
+    assert rows(project, "select status, exit_code from runs") == [("failed", 3)]
+
+
+def files_of(pid: int) -> set[str]:
+    """Return the files that a process has open."""
+    found = set()
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            found.add(os.readlink(entry))
+    return found
 
 
 def test_a_store_of_a_newer_version(original: Original, processes: Processes, project: Path, tmp_path: Path) -> None:
