@@ -30,7 +30,7 @@ class AnotherFormat(Exception):
 
 def encode(run: NewRun, ending: Ending | None) -> bytes:
     """Return a file's content; any text survives, UTF-8 or not."""
-    kept = {name: getattr(run, name) for name in NewRun.__slots__}
+    kept = {name: getattr(run, name) for name in NewRun.__slots__ if name != "id"}  # that is one file's
     ended = None if ending is None else _plain(ending)
     return json.dumps({"format": FORMAT, "run": kept, "ending": ended}).encode()
 
