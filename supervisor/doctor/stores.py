@@ -45,7 +45,7 @@ def _findings(directory: str, health: Health) -> Iterator[Finding]:
     """Yield what is not as it should be, or else one line that all is well."""
     found = list(_troubles(directory, health))
     wal = f" and {health.wal_size / _MIB:.1f} MiB of WAL" if health.wal_size else ""
-    size = f"{health.runs} runs, {health.size / _MIB:.1f} MiB{wal}"
+    size = f"{health.runs} run{'' if health.runs == 1 else 's'}, {health.size / _MIB:.1f} MiB{wal}"
     yield from found or [ok("store", f"{directory}: {size}")]
 
 
