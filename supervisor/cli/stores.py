@@ -85,12 +85,12 @@ def repair_(directory: str | None, yes: bool, as_json: bool) -> None:
     is_trusted = entry is not None and entry.trusted
 
     def on_done(done: Repaired) -> None:
+        if entry is not None and is_trusted and done.aside is not None:
+            registry.add(found, entry.origin)  # the new file is as trusted as the old one was
         if as_json:
             output.print_json({"dir": found, "damage": done.damage, "aside": done.aside, **asdict(done.salvaged)})
         else:
             _print_repaired(found, done)
-        if entry is not None and is_trusted and done.aside is not None:
-            registry.add(found, entry.origin)  # the new file is as trusted as the old one was
 
     repair(found, dry=not yes, tell=lambda line: output.print_troubles([SuperviseError(line)]), on_done=on_done)
 

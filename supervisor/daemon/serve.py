@@ -87,7 +87,7 @@ class _Daemon:
             loop.add_signal_handler(number, stop.set)
         loop.add_signal_handler(signal.SIGHUP, self._on_hangup, stop)
         descriptor = self._supervisor.means.exits.fileno()
-        loop.add_reader(descriptor, self._supervisor.on_exits)
+        loop.add_reader(descriptor, self._on_exits)
         told = self._notices.fileno()
         if told is not None:
             loop.add_reader(told, self._on_change)
@@ -149,29 +149,39 @@ class _Daemon:
                 self._manager.beat(self._status())
                 self._parking.flush()
         finally:
-            due = min((due for due in (self._supervisor.next_due(), self._spool.due) if due is not None), default=None)
-            left = math.inf if due is None else max(0.01, due - self._supervisor.means.clock())
             wanted = math.inf if self._manager.beat_every is None else self._manager.beat_every
             polls = POLLS_EVERY if self._supervisor.polls else math.inf
-            self._beat_in(min(self._notices.interval, polls, left, wanted))
+            self._beat_in(min(self._notices.interval, polls, self._left(), wanted))
 
     def _beat_in(self, seconds: float) -> None:
         if self._next_beat is not None:
             self._next_beat.cancel()
         self._next_beat = asyncio.get_running_loop().call_later(seconds, self._beat)
 
+    def _beat_within(self, seconds: float) -> None:
+        if self._next_beat is not None and self._next_beat.when() > asyncio.get_running_loop().time() + seconds:
+            self._beat_in(seconds)
+
+    def _left(self) -> float:
+        """Return the seconds until something comes due."""
+        due = min((due for due in (self._supervisor.next_due(), self._spool.due) if due is not None), default=None)
+        return math.inf if due is None else max(0.01, due - self._supervisor.means.clock())
+
+    def _on_exits(self) -> None:
+        self._supervisor.on_exits()
+        self._beat_within(self._left())
+
     def _on_change(self) -> None:
         """Look soon at what has changed: a folder tells of each write, and a commit is several."""
-        if self._notices.take() and self._next_beat is not None:
-            soon = asyncio.get_running_loop().time() + SETTLES
-            if self._next_beat.when() > soon:
-                self._beat_in(SETTLES)
+        if self._notices.take():
+            self._beat_within(SETTLES)
 
     def _sweep(self) -> None:
         if self._settings.discovers:
             discover(set(self._supervisor.stores))
         self._follow_registry()
         self._supervisor.tick(sweep=True)
+        self._beat_within(self._left())
         self._say()
 
     def _say(self) -> None:

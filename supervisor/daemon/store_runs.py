@@ -308,10 +308,10 @@ class StoreRuns:
             for run_id in those:
                 self._suspects[run_id].due = now + RETRY
             return
-        again = not rows.keys() <= self._known().keys()
+        known = self._known()
+        again = rows.keys() != known.keys() or not all(same_row(known[run_id], row) for run_id, row in rows.items())
         suspects = {run_id: self._suspects.pop(run_id) for run_id in those}
-        claims = [suspect.sight.claim for suspect in suspects.values()]
-        unchanged = [claim for claim in claims if same_row(claim, rows.get(claim.run_id))]
+        unchanged = [known[run_id] for run_id in those if same_row(known[run_id], rows.get(run_id))]
         sights, moment, endings = self._see(unchanged), self._means.moment(), []
         for seen in sights:
             first = suspects[seen.claim.run_id]
@@ -323,7 +323,7 @@ class StoreRuns:
         for suspect in suspects.values():
             suspect.sight.close()
         self.settle(endings)
-        if again or len(unchanged) < len(suspects):
+        if again:
             self.reconcile()
 
     def _confirm(self, suspect: Suspect, second: Sight, moment: Moment) -> list[tuple[Claim, Ending]]:

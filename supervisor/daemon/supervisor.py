@@ -50,7 +50,6 @@ class Supervisor:
         for directory in sorted(wanted - known):
             with self._guarded(directory):
                 self.stores[directory] = StoreRuns(directory, self.means)
-        self._waiting |= self.stores.keys() - known  # for their first look
 
     def tick(self, *, only: Collection[str] | None = None, sweep: bool = False) -> None:
         """Look at the stores that have changed and at processes without pidfd, and do what has come due.
@@ -133,7 +132,7 @@ class Supervisor:
                 log.exception("%s cannot be looked after", directory)
         finally:
             store = self.stores.get(directory)
-            if store is not None and (store.is_doubtful or store.polled or store.watch.is_locked):
+            if store is not None and (store.is_doubtful or store.polled or store.watch.wants_a_look):
                 self._waiting.add(directory)
             else:
                 self._waiting.discard(directory)

@@ -25,6 +25,9 @@ T = TypeVar("T")
 LOCK_WAIT = 0.1
 """Seconds to wait for a store's lock: the other stores must not wait for one that is held. What fails is retried."""
 
+_CACHE = 256
+"""KiB of pages that each store's connection may keep: SQLite's 2,000 would add up, and the daemon reads few twice."""
+
 _SETTLES_WITHIN_NS = 50_000_000
 
 
@@ -57,6 +60,11 @@ class Changes:
         self._last, self._racy = tuple(seen), racy
         return changed
 
+    @property
+    def is_unsettled(self) -> bool:
+        """Whether the next look may find something though nothing happens until then."""
+        return self._racy or self._last is None
+
     def forget(self) -> None:
         """Count whatever is there at the next look as changed."""
         self._last = None
@@ -75,6 +83,14 @@ class StoreWatch:
         self._inode: tuple[int, int] | None = None
         self._version: int | None = None
         self._troubles: dict[str, str] = {}
+
+    @property
+    def wants_a_look(self) -> bool:
+        """Whether the store is to be looked at again though nothing tells of it.
+
+        A commit may show later than its write(2), of which the kernel has told: the writer syncs in between.
+        """
+        return self.is_locked or self._changes.is_unsettled
 
     def changed(self) -> bool:
         """Tell whether the store may have new rows since it was last read.
@@ -158,6 +174,8 @@ class StoreWatch:
         if inode is None or inode != self._inode:
             self.rest()
         self._inode = inode
+        if not self.store.is_open:
+            self.store.connection.executescript(f"PRAGMA cache_size = -{_CACHE}; PRAGMA cache_spill = FALSE")
 
     def _inode_now(self) -> tuple[int, int] | None:
         try:

@@ -196,6 +196,7 @@ def _nobody_else(directory: str, patience: float) -> Iterator[int]:
     descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         os.utime(descriptor)  # the daemon, which asks only for that, sees a change, and then the marker
+        os.truncate(marker(directory), 0)  # inotify tells it of this at once
         locked = False
         while True:
             locked = locked or _lock(descriptor)

@@ -116,7 +116,7 @@ class Launcher:
             when_ended: is called when its end has been recorded, and before it is looked what it has left behind.
 
         Raises:
-            OSError: there is no process or descriptor to be had, and this is not the first time.
+            OSError, ImportError: there is no process or descriptor to be had, and this is not the first time.
         """
         token, request = os.urandom(16).hex(), self._request
         given = {**self.environment, VARIABLE: token}

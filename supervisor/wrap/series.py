@@ -61,8 +61,9 @@ class Series:
                 end_as(status)
             try:
                 outcome = self._try(first)
-            except OSError as error:
-                self._say(f"it is not started again: no process or descriptor is to be had ({error.strerror})")
+            except (OSError, ImportError) as error:
+                reason = error.strerror if isinstance(error, OSError) else error
+                self._say(f"it is not started again: no process or descriptor is to be had ({reason})")
                 end_as(outcome.status)
 
     def _try(self, first: str | None) -> Outcome:

@@ -17,6 +17,7 @@ from kit import Original, Processes, rows, wait_until
 from nursery import Nursery, linux, tells_exits
 from stage import NOBODY, Stage, absent, identity
 
+from supervisor.daemon import watch
 from supervisor.daemon.bindings import (
     LONGEST_RETRY,
     MASS_LOOK,
@@ -58,8 +59,9 @@ def test_times_are_those_of_the_law() -> None:
 class TestOnlyThese:
     """A tick may be told which stores have changed."""
 
-    def test_others_are_not_looked_at(self, stage: Stage, nursery: Nursery) -> None:
+    def test_others_are_not_looked_at(self, stage: Stage, nursery: Nursery, monkeypatch: pytest.MonkeyPatch) -> None:
         """A store that nothing is told of costs nothing, after its first look."""
+        monkeypatch.setattr(watch, "_SETTLES_WITHIN_NS", 0)
         stage.run(nursery.born())
         stage.supervisor.tick(only=())
         assert stage.runs.alive == 1
@@ -68,6 +70,16 @@ class TestOnlyThese:
         assert stage.runs.alive == 1
         stage.supervisor.tick(only=[str(stage.directory)])
         assert stage.runs.alive == 2
+
+    def test_one_that_has_just_changed_is_looked_at_again(
+        self, stage: Stage, nursery: Nursery, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A commit may show after its write has been told of, when nothing more is told."""
+        monkeypatch.setattr(watch, "_SETTLES_WITHIN_NS", 3600 * 10**9)
+        stage.tick()
+        stage.run(nursery.born())
+        stage.supervisor.tick(only=())
+        assert stage.runs.alive == 1
 
     def test_what_comes_due_is_done(self, stage: Stage) -> None:
         """A second look does not wait for anything to be told."""
@@ -140,6 +152,18 @@ class TestFirstSight:
         stage.pass_(SECOND_LOOK)
         assert (stage.row(run), stage.ending(run)) == (("completed", 0), None)
         assert stage.supervisor.next_due() is None
+
+    def test_what_others_have_written_is_seen_beside_a_second_look(self, stage: Stage, nursery: Nursery) -> None:
+        """What the second look has read of other rows is heeded, for the next look takes it for known."""
+        other = stage.run(nursery.born())
+        run = stage.gone()
+        stage.tick()
+        stage.original.connection.execute("update runs set status = 'completed', exit_code = 0 where id = ?", [other])
+        stage.now += MASS_LOOK
+        stage.supervisor.on_exits()
+        assert stage.ending(run) == LOST
+        stage.tick()
+        assert stage.runs.alive == 0
 
     def test_a_zombie_of_a_completed_row_is_let_go(self, stage: Stage, nursery: Nursery) -> None:
         """What a suspect has open is closed when its row runs no more."""
