@@ -161,7 +161,8 @@ class StoreFaults:
             return None
         store.cuts.append(Cut(now()))
         if self._random.random() < 0.5:
-            shutil.rmtree(store.folder, ignore_errors=True)
+            self._files += 1
+            shutil.rmtree(store.folder.rename(store.directory / f"deleted-{self._files}"), ignore_errors=True)
         else:
             _unlink(store)
         store.cuts.append(Cut(now()))
@@ -346,8 +347,14 @@ def _execute(store: Store, sql: str) -> bool:
 
 
 def _unlink(store: Store) -> None:
-    for suffix in ("", "-wal", "-shm"):
-        Path(f"{store.file}{suffix}").unlink(missing_ok=True)
+    """Delete a store's files, and none that comes in their place meanwhile, such as the next store's log."""
+    beside = [Path(f"{store.file}{suffix}") for suffix in ("-wal", "-shm")]
+    known = [(path, path.stat().st_ino) for path in beside if path.exists()]
+    store.file.unlink(missing_ok=True)
+    for path, inode in known:
+        with contextlib.suppress(FileNotFoundError):
+            if path.stat().st_ino == inode:
+                path.unlink()
 
 
 def _fill(folder: Path) -> None:
