@@ -280,3 +280,15 @@ def test_endings_go_to_the_store_that_stands_there(project: Path) -> None:
     assert watch.settle([]) == []
     assert watch.store.connection is not before
     watch.rest()
+
+
+def test_a_store_of_any_size_costs_little_memory(original: Original) -> None:
+    """What has been read of a store stays in memory only up to a bound, whoever opens it anew, and how often."""
+    watch = StoreWatch(str(original.directory))
+    for _ in range(2):
+        assert watch.rows() == {}
+        assert [watch.store.connection.execute(f"PRAGMA {of}").fetchone() for of in ("cache_size", "cache_spill")] == [
+            (-256,),
+            (0,),
+        ]
+        watch.rest()
