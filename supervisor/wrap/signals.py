@@ -196,17 +196,39 @@ def take(number: int) -> bool:
 
 
 def take_next(timeout: float | None) -> Received | None:
-    """Take the next signal, all of them blocked; None if there is none for ``timeout`` seconds."""
-    every = signal.valid_signals()
+    """Take the next signal, all of them blocked; None if there is none for ``timeout`` seconds.
+
+    Not by sigtimedwait(2): where a stop (signal(7)) interrupts it until its time is over, CPython returns what happens
+    to lie on its stack, as the EINTR of the last moment counts as a signal there.
+    """
+    if timeout is None:
+        return _take_one()
+    if timeout <= 0:
+        return _take_one() if signal.sigpending() & signal.valid_signals() else None
+    began = time.monotonic()
+    alarm, every = signal.getitimer(signal.ITIMER_REAL)  # alarm(2) outlives the exec by which we were started
+    is_alarm = 0 < alarm <= timeout
+    signal.setitimer(signal.ITIMER_REAL, max(alarm if is_alarm else timeout, 1e-6))
+    received = _take_one()
+    rung = signal.setitimer(signal.ITIMER_REAL, 0)[0] == 0
+    if rung and received.number != signal.SIGALRM:
+        take(signal.SIGALRM)
+    if rung and is_alarm and received.number == signal.SIGALRM:
+        alarm = every  # that was it, and the next one comes then
+    elif alarm:
+        alarm = max(alarm - (time.monotonic() - began), 1e-6)
+    if alarm:
+        signal.setitimer(signal.ITIMER_REAL, alarm, every)
+    return None if rung and not is_alarm and received.number == signal.SIGALRM else received
+
+
+def _take_one() -> Received:
     if sys.platform == "darwin":
         # No sigwaitinfo there: guess by the kind. Written from sigwait(2); it has not been run.
-        signal.setitimer(signal.ITIMER_REAL, 0 if timeout is None else max(timeout, 0.001))
-        number = signal.sigwait(every)
-        if number == signal.SIGALRM:
-            return None
+        number = signal.sigwait(signal.valid_signals())
         return Received(number, int(number in _FROM_TERMINAL), 0)
-    info = signal.sigwaitinfo(every) if timeout is None else signal.sigtimedwait(every, timeout)
-    return None if info is None else Received(info.si_signo, info.si_code, info.si_pid)
+    info = signal.sigwaitinfo(signal.valid_signals())
+    return Received(info.si_signo, info.si_code, info.si_pid)
 
 
 def _is_to_be_passed_on(received: Received, agent: int) -> bool:

@@ -161,7 +161,9 @@ class ProcessFaults:
 
     def hold_agent(self) -> str | None:
         """SIGSTOP to an agent, and SIGCONT after a while: it is alive."""
-        runs = [run for run in self._cradle.living.values() if run.told == FAR and run.dead == FAR]
+        # A wrapper stops along, and nobody continues it: one that was to restart would take that for a long, good run.
+        living = self._cradle.living.values()
+        runs = [run for run in living if run.told == FAR and run.dead == FAR and not run.falls]
         if not runs:
             return None
         pidfd = os.dup(self._random.choice(runs).pidfd)
