@@ -31,10 +31,10 @@ WARM_UP = 120.0
 """Seconds that it may take until all is as it stays."""
 
 SAMPLE_EVERY = 5.0
-MAY_GROW = {"rss": 3072.0, "descriptors": 10.0, "wal": 4096.0}
+MAY_GROW = {"rss": 1536.0, "descriptors": 10.0, "wal": 4096.0}
 """By how much the median of the last third may be above that of the first: KiB, descriptors, KiB.
 
-Python takes memory by the MiB: a peak may cost it one more. 200 bytes that are kept of each run would be 5 MiB.
+Python takes memory by the MiB: a peak may cost it one more. 100 bytes that are kept of each run would be 2.4 MiB.
 """
 
 _SHARES = {Kind.FOREIGN: 0.7, Kind.API: 0.25, Kind.WRAP: 0.05}
