@@ -19,10 +19,10 @@ def test_stop_and_continue(processes: Processes) -> None:
     """A stop is told once, with its signal, and an end as often as it is asked for: the agent keeps its pid."""
     agent = processes.living()
     assert shim._changes(agent.pid) == []
-    agent.send_signal(signal.SIGTSTP)
+    agent.send_signal(signal.SIGSTOP)
     os.waitid(os.P_PID, agent.pid, os.WSTOPPED | os.WNOWAIT)
     (status,) = shim._changes(agent.pid)
-    assert (os.WIFSTOPPED(status), os.WSTOPSIG(status)) == (True, signal.SIGTSTP)
+    assert (os.WIFSTOPPED(status), os.WSTOPSIG(status)) == (True, signal.SIGSTOP)
     assert shim._changes(agent.pid) == []
     agent.send_signal(signal.SIGTERM)
     agent.send_signal(signal.SIGCONT)
