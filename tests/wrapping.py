@@ -240,13 +240,17 @@ def others(program: str) -> list[str]:
 
 
 class Terminal:
-    """A terminal, and a program that leads the session on it; what is typed is not echoed."""
+    """A terminal, and a program that leads the session on it; what is typed is not echoed.
+
+    ``initial`` is what it was set to before the program was started.
+    """
 
     def __init__(self, processes: Processes, *argv: str, **options: Any) -> None:
         self._master, slave = pty.openpty()
         attributes = termios.tcgetattr(slave)
         attributes[3] &= ~termios.ECHO
         termios.tcsetattr(slave, termios.TCSANOW, attributes)
+        self.initial = self.settings()
         self._unseen = b""
         self.program: subprocess.Popen[str] = processes.start(
             *argv,

@@ -170,7 +170,7 @@ def test_keys_from_a_terminal(project: Path, processes: Processes, wrap: tuple[s
     ]
     environment = {**os.environ, "PS1": "", "HISTFILE": "/dev/null"}
     with Terminal(processes, bash, "--norc", "--noprofile", "--noediting", "-i", env=environment) as terminal:
-        settings = terminal.settings()
+        settings = terminal.initial
         terminal.type(f"{shlex.join([*wrap, *agent(*steps)])} | (trap '' INT; exec cat)\n")
         terminal.expect("up")
         run = recorded_run(project)

@@ -134,7 +134,7 @@ def test_trouble_with_what_is_shown(project: Path, processes: Processes) -> None
 def test_stalled_terminal(project: Path, processes: Processes) -> None:
     """While the terminal takes nothing the agent is held up; Ctrl-C ends it, that is recorded, and nothing is lost."""
     with Terminal(processes, *LOGGED, "sh", "-c", "echo up; exec yes") as terminal:
-        before = terminal.settings()
+        before = terminal.initial
         terminal.expect("up")
         pid = recorded_run(project)["pid"]
         wait_until(lambda: Path(f"/proc/{pid}/comm").read_text() == "yes\n")
@@ -191,7 +191,7 @@ def test_settings_that_an_agent_leaves(project: Path, processes: Processes) -> N
 def test_killed_agent(project: Path, processes: Processes) -> None:
     """What a killed agent did to the terminal is undone: its screen, mouse, cursor and settings."""
     with Terminal(processes, *LOGGED, "sh", "-c", f"{DRAWS} kill -KILL $$") as terminal:
-        before = terminal.settings()
+        before = terminal.initial
         shown = terminal.rest().partition(b"drawn")[2]
         assert all(sequence in shown for sequence in UNDONE), shown
         assert terminal.program.wait(20) == -signal.SIGKILL
@@ -203,7 +203,7 @@ def test_killed_relay(project: Path, processes: Processes) -> None:
     waits = f"trap 'touch hung-up; exit' HUP; {DRAWS} touch up; while :; do sleep 0.01; done"
     script = '"$@"; touch back; read line; echo "<$line>"'
     with Terminal(processes, "sh", "-c", script, "sh", *LOGGED, "sh", "-c", waits) as terminal:
-        before = terminal.settings()
+        before = terminal.initial
         wait_until((project / "up").exists)
         run = recorded_run(project)
         agents_shell = processes.adopt(run["pid"])
@@ -242,7 +242,7 @@ def test_killed_shim(project: Path, processes: Processes) -> None:
         pytest.skip("there are no pidfds here")
     steps = ["trap", "TERM", "ignore", "HUP", "say", "up", "take", "TERM", "exit", 7]
     with Terminal(processes, *LOGGED, *agent(*steps)) as terminal:
-        before = terminal.settings()
+        before = terminal.initial
         terminal.expect("up")
         processes.adopt(recorded_run(project)["pid"])
         (shim,) = children(terminal.program.pid)

@@ -205,7 +205,7 @@ def test_on_a_terminal(words: tuple[str, ...], project: Path, processes: Process
     steps = 'if [ $number = 1 ]; then read line; echo "<$line>"; stty -a | grep -o " -\\?echo "; exit 0; fi'
     command = ["sh", "-c", f"{TRIES}{steps}; stty raw -echo; echo up; sleep 0.3; {CRASH}"]
     with Terminal(processes, *WRAP, *words, "--restart", "on-crash", *command) as terminal:
-        before = terminal.settings()
+        before = terminal.initial
         terminal.expect("up")
         terminal.type("stale")
         terminal.expect("try 1:")
