@@ -14,13 +14,16 @@ from kit import COMMAND, Processes, wait_until
 
 
 class Daemon:
-    """``agent-yes-supervise daemon``, supervising by the time this is made. Ends with its `Processes`."""
+    """``agent-yes-supervise daemon``, supervising by the time this is made. Ends with its `Processes`.
+
+    It discovers nothing: it would find, and settle, the runs of the tests beside it.
+    """
 
     def __init__(
         self, processes: Processes, log: Path, *options: str, command: Sequence[str] = COMMAND, **popen: Any
     ) -> None:
         self._log = log
-        argv = (*command, "daemon", "--verbose", *options)
+        argv = (*command, "daemon", "--verbose", "--no-discover", *options)
         with log.open("w") as file:
             self.process = processes.start(*argv, stdin=subprocess.DEVNULL, stdout=file, stderr=file, **popen)
         self.hear("supervising")

@@ -38,7 +38,7 @@ _DROP_CAPABILITY, _DAC_OVERRIDE = 24, 1
 @pytest.fixture
 def start(processes: Processes, project: Path, tmp_path: Path) -> Callable[..., Daemon]:
     """Give the test a function that starts a daemon which looks after known stores only."""
-    return functools.partial(Daemon, processes, tmp_path / "daemon.log", "--no-discover")
+    return functools.partial(Daemon, processes, tmp_path / "daemon.log")
 
 
 def within(seconds: float, measure: Callable[[], float]) -> None:

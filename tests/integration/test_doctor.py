@@ -289,7 +289,7 @@ class TestDaemonAndService:
         """Whether one runs, since when, and what it watches; another version is told, with what to do."""
         assert only(daemon.check_daemon()).level == "warn"
         original.create_run(processes.living().pid)
-        running = Daemon(processes, tmp_path / "log", "--no-discover")
+        running = Daemon(processes, tmp_path / "log")
         wait_until(lambda: (said := presence.running()) is not None and said.watching == 1)
         one, version = daemon.check_daemon()
         assert re.fullmatch(rf"pid {running.pid} runs since 2\S+ \S+, watching 1 run in 1 store", one.text)

@@ -65,7 +65,7 @@ def test_a_daemon_settles_nothing(home: Path, tmp_path: Path, processes: Process
     stores = {name: place(name, tmp_path / f"project {name}") for name in STORES}
     for directory in stores.values():
         registry.add(str(directory), Origin.ADDED)
-    daemon = Daemon(processes, tmp_path / "log", "--no-discover", "--sweep-every", "0.1")
+    daemon = Daemon(processes, tmp_path / "log", "--sweep-every", "0.1")
     unknown = sum(len(rows(directory, RUNNING)) for directory in stores.values())
     of_rows = r"cannot judge .*#\d+: .* \(F[45]\)"
     daemon.hear(of_rows, times=unknown)

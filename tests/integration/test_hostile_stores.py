@@ -131,7 +131,7 @@ def test_no_command_speaks_for_a_damaged_store(evil: Path, ask: Ask) -> None:
 
 def test_the_daemon_does_not_speak_for_a_store(evil: Path, processes: Processes, tmp_path: Path) -> None:
     """The daemon's log, as verbose as it can be, has no such character, and no line that a store has made up."""
-    daemon = Daemon(processes, tmp_path / "daemon.log", "--no-discover")
+    daemon = Daemon(processes, tmp_path / "daemon.log")
     daemon.hear("watching .*#1:")
     (Path(store_file(str(evil)))).write_bytes(b"no database" * 1000)
     daemon.hear("is damaged")

@@ -68,7 +68,7 @@ def start(user: OrdinaryUser, processes: Processes, tmp_path: Path) -> Start:
     def start(*options: str, first: str = "", prefix: tuple[str, ...] = ()) -> Daemon:
         user.give()
         command = (*prefix, *user.command(first=first))
-        return Daemon(processes, tmp_path / "log", "--no-discover", *options, command=command, **user.options)
+        return Daemon(processes, tmp_path / "log", *options, command=command, **user.options)
 
     return start
 

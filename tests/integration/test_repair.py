@@ -525,7 +525,7 @@ def test_the_daemon_goes_on(project: Path, tmp_path: Path, nursery: Nursery, pro
     with Original(project) as damaged, Original(other) as healthy:
         first, second = nursery.spawn(2)
         runs = damaged.create_run(first), healthy.create_run(second)
-    daemon = Daemon(processes, tmp_path / "daemon.log", "--no-discover")
+    daemon = Daemon(processes, tmp_path / "daemon.log")
     daemon.watches((project, runs[0]), (other, runs[1]))
     junk_page(store, leaf_of(store, "runs", 0))
     nursery.end(second, -signal.SIGKILL)

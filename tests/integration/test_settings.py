@@ -98,7 +98,7 @@ def test_a_reload(
     Its count of runs is told with a sweep, which each reload begins with, so that shows how often it sweeps.
     """
     file.write_text("[daemon]\nsweep_every = 3600\n")
-    daemon = start("--no-discover")
+    daemon = start()
     file.write_text("[daemon]\nsweep_every = 0.1\ndiscover = maybe\n")
     daemon.process.send_signal(signal.SIGHUP)
     (line,) = daemon.hear(r"ERROR .*\n")
@@ -123,7 +123,7 @@ def test_the_command_line_comes_first(
 ) -> None:
     """What the command line says holds against the file, also after a reload."""
     file.write_text("[daemon]\nsweep_every = 3600\n")
-    daemon = start("--no-discover", "--sweep-every", "0.1")
+    daemon = start("--sweep-every", "0.1")
     daemon.process.send_signal(signal.SIGHUP)
     daemon.hear("the configuration has been read again")
     daemon.watches((original.directory, original.create_run(processes.living().pid)))

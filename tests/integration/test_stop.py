@@ -217,7 +217,7 @@ def test_stop_a_foreign_agent_with_a_daemon(
 ) -> None:
     """With a daemon one of both settles the run, once, and it says who asked."""
     row = original.create_run(nursery.born())
-    daemon = Daemon(processes, tmp_path / "log", "--no-discover")
+    daemon = Daemon(processes, tmp_path / "log")
     daemon.watches((project, row))
     assert run_ours("stop", f"pid:{rows(project, 'SELECT pid FROM runs')[0][0]}").returncode == 0
     status, code, cause, rank, by = ended(project)

@@ -80,7 +80,7 @@ def test_what_a_daemon_says(original: Original, processes: Processes, tmp_path: 
     """A daemon says pid, version, start and counts; a clean end takes it back, and after a kill the lock tells."""
     assert presence.running() is None
     original.create_run(processes.living().pid)
-    daemon = Daemon(processes, tmp_path / "log", "--no-discover")
+    daemon = Daemon(processes, tmp_path / "log")
     found = all_said()
     assert (found.pid, found.version, found.watching, found.stores) == (daemon.pid, __version__, 1, 1)
     assert found.since is not None
@@ -90,7 +90,7 @@ def test_what_a_daemon_says(original: Original, processes: Processes, tmp_path: 
     daemon.stop()
     assert presence.running() is None
     assert not os.path.exists(paths.daemon_presence())
-    killed = Daemon(processes, tmp_path / "log", "--no-discover")
+    killed = Daemon(processes, tmp_path / "log")
     assert all_said().pid == killed.pid
     killed.process.kill()
     killed.process.wait()
@@ -102,7 +102,7 @@ def test_what_cannot_be_said_is_said_later(home: Path, processes: Processes, tmp
     """Where its file cannot be written the daemon warns once, leaves no draft, and tries again until it can."""
     there = Path(paths.daemon_presence())
     there.mkdir()
-    daemon = Daemon(processes, tmp_path / "log", "--no-discover", "--sweep-every", "0.1")
+    daemon = Daemon(processes, tmp_path / "log", "--sweep-every", "0.1")
     wait_until(lambda: "cannot be told to other commands" in daemon.log())
     assert [path for path in there.parent.iterdir() if path.name.startswith(there.name)] == [there]
     there.rmdir()
@@ -197,7 +197,7 @@ def test_a_store_of_a_newer_version(original: Original, processes: Processes, pr
     assert wrapped.returncode == 3
     agent = Nursery(processes).born()
     run = original.create_run(agent)
-    daemon = Daemon(processes, tmp_path / "log", "--no-discover", "--sweep-every", "0.1")
+    daemon = Daemon(processes, tmp_path / "log", "--sweep-every", "0.1")
     daemon.watches((project, run))
     os.kill(agent, 9)
     wait_until(lambda: original.row(run)[0] != "running")

@@ -156,7 +156,7 @@ def test_fault(
     project, marks = place(fault), tmp_path / "marks"
     marks.mkdir()
     fault.before(project)
-    daemon = Daemon(processes, tmp_path / "daemon.log", "--no-discover", preexec_fn=no_privilege)
+    daemon = Daemon(processes, tmp_path / "daemon.log", preexec_fn=no_privilege)
     if when == "start":
         fault.spoil(project)
     steps = agent("touch", marks / "up", "await", marks / "go", "say", "bye", "exit", 3)
@@ -220,7 +220,7 @@ def test_what_only_the_daemon_knows(project: Path, nursery: Nursery, processes: 
     with Original(project) as original:
         run = original.create_run(agent)
         run_ours("stores", "add", str(project))
-        daemon = Daemon(processes, tmp_path / "log", "--no-discover")
+        daemon = Daemon(processes, tmp_path / "log")
         daemon.watches((project, run))
         lock(project)
         nursery.end(agent, -signal.SIGKILL)
@@ -228,7 +228,7 @@ def test_what_only_the_daemon_knows(project: Path, nursery: Nursery, processes: 
         daemon.stop(signal.SIGKILL)
         nursery.reap(agent)
         unlock(project)
-        Daemon(processes, tmp_path / "log", "--no-discover")
+        Daemon(processes, tmp_path / "log")
         wait_until(lambda: recorded_run(project)["rank"] == Rank.KERNEL)
         assert original.row(run)[:2] == ("crashed", 137)
         wait_until(lambda: files.waiting() == [])

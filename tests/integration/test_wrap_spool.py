@@ -103,7 +103,7 @@ def test_wrapper_killed_meanwhile(project: Path, processes: Processes, lock: sql
     wrapper.kill()
     wrapper.wait()
     assert kept() == [files.BEGUN]
-    daemon = Daemon(processes, project / "log", "--no-discover")
+    daemon = Daemon(processes, project / "log")
     daemon.hear(f"1 run of {project} cannot be recorded yet")
     lock.execute("COMMIT")
     daemon.watches((project, 1))
