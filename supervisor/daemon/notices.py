@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 UNTOLD_EVERY = 0.5
 """Seconds between looks at stores of which nothing tells that they have changed: a few stat(2) calls each."""
 
-TOLD_EVERY = 3.0
+TOLD_EVERY = 5.0
 """The same where the kernel tells of every change and the look is only a safety net: each wakes an idle processor."""
 
 MOST_IN_TURN = 100

@@ -76,6 +76,8 @@ class Supervisor:
                     self.means.on_change(directory)
                 if changed or sweep:
                     store.reconcile(sweep=sweep)
+                elif directory not in self._waiting:
+                    continue
                 store.poll()
                 store.do_what_is_due()
         self.means.tell()

@@ -13,7 +13,7 @@ pytestmark = linux
 
 
 def test_what_an_exit_makes_due_brings_the_beat_forward() -> None:
-    """An ending that waits a second for somebody does not wait for the look of every three seconds."""
+    """An ending that waits a second for somebody does not wait for the look of every few seconds."""
     daemon = object.__new__(_Daemon)
     told: list[str] = []
     daemon._supervisor = SimpleNamespace(  # type: ignore[assignment]  # all that is asked for
