@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
+from collections.abc import Callable, Iterable
 
+from supervisor.daemon.turns import Turns
 from supervisor.process.inotify import FolderWatch
 from supervisor.process.namespace import on_shared_file_system
 from supervisor.store.connection import store_file
@@ -42,7 +42,7 @@ class Notices:
         self._shared: dict[int, bool] = {}
         """By the number of a file system, whether other hosts write to it: a mount's kind is dear to ask."""
         self._news: set[str] = set()
-        self._turn: Iterator[str] = iter(())
+        self._turns = Turns(lambda: list(self._projects.values()))
         self._next_turn = clock()
 
     def fileno(self) -> int | None:
@@ -80,7 +80,7 @@ class Notices:
         now = self._clock()
         if now >= self._next_turn:
             self._next_turn = now + TOLD_EVERY
-            self._news.update(self._in_turn())
+            self._news |= self._turns.take(MOST_IN_TURN)
         news, self._news = self._news, set()
         return news
 
@@ -104,13 +104,6 @@ class Notices:
         if device not in self._shared:
             self._shared[device] = on_shared_file_system(folder)
         return not self._shared[device]
-
-    def _in_turn(self) -> list[str]:
-        taken = list(islice(self._turn, MOST_IN_TURN))
-        if len(taken) < MOST_IN_TURN:
-            self._turn = iter(tuple(self._projects.values()))
-            taken += islice(self._turn, MOST_IN_TURN - len(taken))
-        return taken
 
 
 def _folder_watch() -> FolderWatch | None:

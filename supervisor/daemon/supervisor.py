@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable, Iterator
 
 from supervisor.daemon.means import Key, Means, OwnerKey
 from supervisor.daemon.store_runs import StoreRuns
+from supervisor.daemon.turns import Turns
 from supervisor.models import Claim, Ending
 from supervisor.process.exits import Exit
 
@@ -19,6 +20,9 @@ log = logging.getLogger(__name__)
 
 MOST_ROUNDS = 100
 """How often a wake-up takes exits that have come meanwhile, before it logs them and lets the loop go on."""
+
+MOST_AT_REST = 10
+"""Stores in which nothing runs or changes that one sweep reads at most: each costs the opening of a connection."""
 
 
 class Supervisor:
@@ -29,6 +33,7 @@ class Supervisor:
         self.stores: dict[str, StoreRuns] = {}
         self._waiting: set[str] = set()
         """Where something is to be done although nothing changes: the others cost a wake-up nothing."""
+        self._at_rest = Turns(lambda: [name for name, store in self.stores.items() if store.watch.is_at_rest])
         self._broken: dict[str, str] = {}
 
     @property
@@ -56,7 +61,8 @@ class Supervisor:
 
         Args:
             only: the projects whose stores may have changed; by default any may.
-            sweep: look at every store, changed or not, and ask anew about every process.
+            sweep: ask anew about every process, and read every store, changed or not; of those at rest, which cost the
+                opening of a connection each, so many that there may be a thousand.
         """
         self.means.oom_kills.refresh()
         step = self.means.steps.observe()
@@ -64,18 +70,20 @@ class Supervisor:
             log.warning("the clock was set by %+.1f s; no row is judged by its time across that", step)
         if sweep:
             self.means.exits.rearm()
+        turn = self._at_rest.take(MOST_AT_REST) if sweep else ()
         for directory in list(self.stores) if sweep or only is None else self._waiting.union(only):
             store = self.stores.get(directory)
             if store is None:
                 continue
             with self._guarded(directory):
-                if sweep:
-                    store.retract()
                 changed = store.watch.changed()
                 if changed:
                     self.means.on_change(directory)
-                if changed or sweep:
-                    store.reconcile(sweep=sweep)
+                if sweep and (not store.watch.is_at_rest or directory in turn):
+                    store.retract()
+                    store.reconcile(sweep=True)
+                elif changed:
+                    store.reconcile()
                 elif directory not in self._waiting:
                     continue
                 store.poll()

@@ -37,10 +37,16 @@ class Changes:
     It goes by the ctime: that of a file put back by ``cp -p``, or made writable, is new where the mtime is not. A file
     that changed within the clock's coarseness before the last look counts as changed again: a later write may bear the
     same time (as in git's index, "racy").
+
+    Args:
+        paths: the files, or folders.
+        wal: one that goes by its mtime: as root, SQLite gives each WAL that it opens to the owner of the store again
+            (os_unix.c, robustFchown), so that to look would be to change.
     """
 
-    def __init__(self, *paths: str) -> None:
-        self._paths = paths
+    def __init__(self, *paths: str, wal: str | None = None) -> None:
+        self._paths = paths if wal is None else (*paths, wal)
+        self._wal = wal
         self._last: tuple[object, ...] | None = None
         self._racy = False
 
@@ -54,8 +60,9 @@ class Changes:
             except OSError:
                 seen.append(None)
                 continue
-            seen.append((status.st_dev, status.st_ino, status.st_size, status.st_ctime_ns))
-            racy = racy or abs(now - status.st_ctime_ns) < _SETTLES_WITHIN_NS
+            changed_at = status.st_mtime_ns if path == self._wal else status.st_ctime_ns
+            seen.append((status.st_dev, status.st_ino, status.st_size, changed_at))
+            racy = racy or abs(now - changed_at) < _SETTLES_WITHIN_NS
         changed = self._racy or self._last != tuple(seen)
         self._last, self._racy = tuple(seen), racy
         return changed
@@ -79,9 +86,10 @@ class StoreWatch:
         self.is_locked = False
         """Whether a lock has kept us from reading what has changed."""
         self._file = store_file(directory)
-        self._changes = Changes(self._file, f"{self._file}-wal")
+        self._changes = Changes(self._file, wal=f"{self._file}-wal")
         self._inode: tuple[int, int] | None = None
         self._version: int | None = None
+        self._may_retract = True
         self._troubles: dict[str, str] = {}
 
     @property
@@ -92,6 +100,11 @@ class StoreWatch:
         """
         return self.is_locked or self._changes.is_unsettled
 
+    @property
+    def is_at_rest(self) -> bool:
+        """Whether nothing runs in the store as it is, and it holds no ending that might have to be taken back."""
+        return not (self.store.is_open or self._may_retract)
+
     def changed(self) -> bool:
         """Tell whether the store may have new rows since it was last read.
 
@@ -99,6 +112,11 @@ class StoreWatch:
         Where they are not, an open store is asked itself (``PRAGMA data_version``): our own writes are no news. A store
         that another file stands in place of is always news.
         """
+        changed = self._has_changed()
+        self._may_retract = self._may_retract or changed
+        return changed
+
+    def _has_changed(self) -> bool:
         if self.is_locked:
             return True
         if not self._changes():
@@ -126,7 +144,16 @@ class StoreWatch:
 
     def inferred(self, boot_id: str, exists: Callable[[int], bool | None]) -> list[Claim]:
         """Return the claims of runs that were settled by inference in this boot, if there is a process of that pid."""
-        return self._try("read", lambda: self.store.inferred_claims(boot_id, exists=exists)) or []
+        asked = []
+
+        def may_be(pid: int) -> bool | None:
+            asked.append(pid)
+            return exists(pid)
+
+        self._may_retract = True
+        claims = self._try("read", lambda: self.store.inferred_claims(boot_id, exists=may_be))
+        self._may_retract = claims is None or bool(asked)
+        return claims or []
 
     def retract(self, claim: Claim) -> bool:
         """Set a run that was settled by inference back to running; tell whether that was done."""
@@ -134,6 +161,7 @@ class StoreWatch:
 
     def settle(self, endings: Sequence[tuple[Claim, Ending]]) -> list[bool] | None:
         """Write endings by compare-and-set; None where the store cannot be written now, or is just being replaced."""
+        self._may_retract = True
         written = self._try("written", lambda: self.store.settle(endings))
         return written if self._inode == self._inode_now() else None
 

@@ -17,7 +17,7 @@ from kit import Original, Processes, rows, wait_until
 from nursery import Nursery, linux, tells_exits
 from stage import NOBODY, Stage, absent, identity
 
-from supervisor.daemon import watch
+from supervisor.daemon import supervisor, watch
 from supervisor.daemon.bindings import (
     LONGEST_RETRY,
     MASS_LOOK,
@@ -31,10 +31,12 @@ from supervisor.daemon.bindings import (
 )
 from supervisor.daemon.means import FD_RESERVE, Settled
 from supervisor.daemon.store_runs import StoreRuns
+from supervisor.daemon.supervisor import MOST_AT_REST
 from supervisor.daemon.watch import StoreWatch
 from supervisor.models import Rank
 from supervisor.process import facts, pidfd, procfs, signature
 from supervisor.process.judge import Facts
+from supervisor.store.supervision import SupervisedStore
 
 pytestmark = linux
 
@@ -114,6 +116,95 @@ class TestOnlyThese:
         stage.supervisor.tick(only=())
         assert stage.row(run)[0] == "crashed"
         assert not stage.supervisor.polls
+
+
+class TestStoresAtRest:
+    """Stores in which nothing runs or changes: a sweep reads some of them, lest it grow with their number."""
+
+    @pytest.fixture(autouse=True)
+    def settled(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Have no store count as changed again because it has just changed."""
+        monkeypatch.setattr(watch, "_SETTLES_WITHIN_NS", 0)
+
+    @pytest.fixture
+    def read(self, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+        """Give the projects whose stores are read, as they are."""
+        read: list[str] = []
+        reconcile = StoreRuns.reconcile
+
+        def noting(runs: StoreRuns, *, sweep: bool = False) -> None:
+            read.append(runs.watch.directory)
+            reconcile(runs, sweep=sweep)
+
+        monkeypatch.setattr(StoreRuns, "reconcile", noting)
+        return read
+
+    def test_a_sweep_reads_some_of_them_in_turn(
+        self, stage: Stage, nursery: Nursery, tmp_path: Path, read: list[str]
+    ) -> None:
+        """Each has its turn; one in which something runs is read by every sweep, and one that has changed at once."""
+        many = [str(tmp_path / f"at-rest-{number}") for number in range(2 * MOST_AT_REST)]
+        for directory in many:
+            os.mkdir(directory)
+            Original(Path(directory)).close()
+        busy = str(stage.directory)
+        stage.supervisor.follow([busy, *many])
+        stage.run(nursery.born())
+        stage.tick(sweep=True)
+        assert sorted(read) == sorted([busy, *many])
+        stage.tick(sweep=True)  # reads those again to which the first has added our tables
+        read.clear()
+        stage.tick(sweep=True)
+        assert (len(read), read.count(busy)) == (MOST_AT_REST + 1, 1)
+        stage.tick(sweep=True)
+        assert sorted(read) == sorted([busy, busy, *many])
+        read.clear()
+        stage.tick()
+        assert read == []
+        original = Original(Path(many[0]))
+        run = original.create_run(nursery.born())
+        stage.tick(sweep=True)
+        assert many[0] in read
+        assert (stage.supervisor.alive, original.row(run)[0]) == (2, "running")
+        original.close()
+
+    def test_one_with_an_ending_that_may_be_wrong_is_read_by_each(
+        self, stage: Stage, read: list[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A run that was settled by inference in this boot is looked for by each sweep, also if it is alone."""
+        stage.gone()
+        stage.tick()
+        stage.pass_(SECOND_LOOK)
+        stage.tick(sweep=True)
+        monkeypatch.setattr(supervisor, "MOST_AT_REST", 0)
+        read.clear()
+        for _ in range(3):
+            stage.tick(sweep=True)
+        assert not stage.is_open()
+        assert read == 3 * [str(stage.directory)]
+        stage.original.connection.execute("delete from run_ending")
+        stage.tick(sweep=True)
+        read.clear()
+        stage.tick(sweep=True)
+        assert read == []
+
+    def test_one_that_cannot_be_read_is_tried_by_each(
+        self, stage: Stage, read: list[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """What is wrong with a store may end without a change of the store."""
+        monkeypatch.setattr(supervisor, "MOST_AT_REST", 0)
+        stage.tick(sweep=True)
+
+        def refuse(*_: object, **__: object) -> None:
+            raise sqlite3.OperationalError("disk I/O error")
+
+        monkeypatch.setattr(SupervisedStore, "running_rows", refuse)
+        monkeypatch.setattr(SupervisedStore, "inferred_claims", refuse)
+        stage.original.create_run(NOBODY)
+        stage.tick(sweep=True)
+        read.clear()
+        stage.tick(sweep=True)
+        assert read == [str(stage.directory)]
 
 
 class TestFirstSight:
