@@ -75,12 +75,9 @@ def daemon(
         home.wait_until_bound(store, process)
     started = Usage.of(process.pid).cpu
     time.sleep(options.settle)
+    _sweep(process, options)  # the first reads again what the start has written
     idle = watch(process.pid, options.window)
-    bare = Usage.of(process.pid).cpu
-    process.send_signal(signal.SIGHUP)  # which sweeps
-    harness.wait_until(lambda: Usage.of(process.pid).cpu > bare + 0.0002, 20, "no sweep", process)
-    time.sleep(options.settle)
-    sweep = Usage.of(process.pid).cpu - bare
+    sweep = _sweep(process, options)
     deaths = [_death(home, *victim) for victim in random.sample(list(live), min(options.kills, len(live)))]
     return {
         "start": started * 1000,
@@ -89,6 +86,15 @@ def daemon(
         "rss": idle.rss,
         "death": statistics.median(deaths),
     }
+
+
+def _sweep(process: subprocess.Popen[bytes], options: argparse.Namespace) -> float:
+    """Have the daemon sweep, and return the seconds of CPU that it takes."""
+    before = Usage.of(process.pid).cpu
+    process.send_signal(signal.SIGHUP)
+    harness.wait_until(lambda: Usage.of(process.pid).cpu > before + 0.0002, 20, "no sweep", process)
+    time.sleep(options.settle)
+    return Usage.of(process.pid).cpu - before
 
 
 def _death(home: Home, store: ForeignStore, run_id: int, agent: Agent) -> float:
@@ -143,6 +149,22 @@ def by_stores(options: argparse.Namespace) -> dict[int, Measured]:
     return found
 
 
+def by_stores_at_rest(options: argparse.Namespace) -> dict[int, Measured]:
+    """Measure with ever more stores, each with ten ended runs; a run lives in the one that the daemon comes to last."""
+    found = {}
+    for count in options.at_rest:
+        harness.progress(f"{count:,} stores at rest …")
+        with world(options, count) as (home, stores):
+            for store in stores:
+                store.create_ended_runs(10)
+            last = max(stores, key=lambda store: str(store.file))
+            agents = home.agents(1)
+            (run_id,) = last.create_runs(agents)
+            measured = daemon(home, [last], [(last, run_id, agents[0])], options)
+            found[count] = commands(home, last, options) | measured
+    return found
+
+
 def by_processes(options: argparse.Namespace) -> dict[int, Measured]:
     """Measure with ever more live runs in ten stores."""
     found = {}
@@ -193,6 +215,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, nargs="*", default=[10, 1000, 100_000, 1_000_000], help="ended runs")
     parser.add_argument("--stores", type=int, nargs="*", default=[1, 10, 100, 1000], help="numbers of stores")
+    parser.add_argument("--at-rest", type=int, nargs="*", default=[10, 100, 1000], help="numbers of stores, one in use")
     parser.add_argument("--live", type=int, nargs="*", default=[10, 100, 1000, 5000], help="live processes")
     parser.add_argument("--window", type=float, default=10.0, help="seconds that an idle daemon is watched")
     parser.add_argument("--settle", type=float, default=2.0, help="seconds to wait before that")
@@ -204,7 +227,8 @@ def main() -> None:
         cpu, taken = dead_at_start(options)
         tables = {
             "ended runs in a store": by_runs(options),
-            "stores": by_stores(options),
+            "stores with a live run each": by_stores(options),
+            "stores, a live run in one": by_stores_at_rest(options),
             "live processes in 10 stores": by_processes(options),
         }
     parts = ["# What grows\n", harness.circumstances(options.dir)]
