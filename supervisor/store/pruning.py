@@ -83,15 +83,26 @@ def running(connection: sqlite3.Connection) -> set[str]:
 
 
 def tidy(connection: sqlite3.Connection) -> None:
-    """Let SQLite look after its statistics, and bring the WAL into the database, as far as nobody is in the way.
+    """Bring the WAL into the database, as far as nobody is in the way, and what statistics there are up to date.
+
+    None are made: without any, SQLite supposes that tables are large, and goes by indexes, as is right; those of a
+    store that was small once would lead it through whole tables.
 
     A checkpoint that truncates the WAL locks writers out while it waits for readers, so it does not wait.
     """
     connection.execute("PRAGMA analysis_limit = 400")
-    connection.execute("PRAGMA optimize")
+    for table in _with_statistics(connection):
+        connection.execute(f"ANALYZE {table}")
     connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
     connection.execute("PRAGMA busy_timeout = 0")
     connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+
+def _with_statistics(connection: sqlite3.Connection) -> list[str]:
+    if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'sqlite_stat1'").fetchone() is None:
+        return []
+    counted = {row[0] for row in connection.execute("SELECT DISTINCT tbl FROM sqlite_stat1")}
+    return [table for table in ("projects", "runs", *SUPERVISION_TABLES) if table in counted]
 
 
 def _projects(connection: sqlite3.Connection, before: float) -> list[dict[str, object]]:

@@ -229,7 +229,7 @@ class Store:
 
     def get_running_runs(self) -> list[Run]:
         """Return the runs whose row says that they run, newest first."""
-        return self._runs(f"WHERE status = 'running' ORDER BY {_NEWEST_RUN}")
+        return self._runs(f"WHERE status = 'running' ORDER BY +{_NEWEST_RUN}")  # few, and to be found by their status
 
     def get_all_runs(self) -> list[Run]:
         """Return all runs, newest first."""
@@ -289,7 +289,7 @@ class Store:
         """Return all crashed runs with their projects, newest first."""
         rows = self._rows(
             f"SELECT {RUN_COLUMNS}, projects.id, dir, cmd FROM runs JOIN projects ON projects.id = project_id"
-            f" WHERE runs.status = 'crashed' ORDER BY {_NEWEST_RUN}"
+            f" WHERE runs.status = 'crashed' ORDER BY +{_NEWEST_RUN}"
         )
         return [
             CrashedRun(run.id, run.pid, run.started_at, run.ended_at, project, str(directory), str(cmd))

@@ -93,8 +93,8 @@ class SupervisedStore(Store):
             exists: tells whether there is a process of that number; runs of others are left out, and cost little.
         """
         settled = self._rows(
-            f"SELECT runs.id, runs.pid FROM run_ending JOIN runs ON runs.id = run_ending.run_id{_JOINS}"
-            " WHERE rank = 1 AND boot_id = ? AND run_ending.status IS runs.status",
+            f"SELECT runs.id, runs.pid FROM run_ending CROSS JOIN runs ON runs.id = run_ending.run_id{_JOINS}"
+            " WHERE rank = 1 AND boot_id = ? AND run_ending.status IS runs.status",  # in this order: they are few
             boot_id,
         )
         ids = [run_id for run_id, pid in settled if type(pid) is int and exists(pid)]
@@ -138,10 +138,12 @@ class SupervisedStore(Store):
             if value is not None:
                 wheres.append(column)
                 parameters.append(value)
+        sorts = ended_since is not None  # by when they ended, rather than in order
         if statuses:
             walks = ended_since is not None or (limit is not None and not self._are_few(statuses))
             wheres.append(f"{'+' if walks else ''}runs.status IN ({', '.join('?' * len(statuses))})")
             parameters.extend(statuses)
+            sorts = sorts or not walks
         for column, moment in (("runs.started_at", since), ("runs.ended_at", ended_since)):
             if moment is not None:
                 wheres.append(f"{column} IS NOT NULL AND {in_ms(column)} >= ?")
@@ -151,7 +153,7 @@ class SupervisedStore(Store):
         ):
             return []  # mostly so, and SQLite takes longer to prepare the joins than to find that
         parameters.append(-1 if limit is None else limit)
-        order = _NEWEST if ended_since is None else f"+{_NEWEST}"  # by when they ended, rather than in order
+        order = f"{'+' if sorts else ''}{_NEWEST}"
         # The newest are chosen first: what is known of a run is looked up for these alone.
         rows = self._rows(
             f"SELECT {RUN_COLUMNS}, {PROCESS_COLUMNS}, {ENDING_COLUMNS}, dir, cmd FROM"

@@ -238,6 +238,19 @@ class TestManners:
         assert wal.stat().st_size > 0
         reader.close()
 
+    def test_statistics_are_kept_true_and_none_are_made(self, original: Original) -> None:
+        """What SQLite has been told of a small store does not lead it when it is large."""
+        sql = original.connection.execute
+        prune(original)
+        assert sql("select count(*) from sqlite_master where name like 'sqlite_stat%'").fetchone() == (0,)
+        original.create_run(1)
+        sql("analyze")
+        for pid in range(2, 42):
+            original.create_run(pid)
+        prune(original)
+        counted = sql("select stat from sqlite_stat1 where idx = 'idx_runs_pid'").fetchone()[0]
+        assert counted == "41 1"
+
     def test_a_store_of_a_newer_version_is_left_alone(self, original: Original) -> None:
         """What a newer version has made is not ours to delete, which is said."""
         ended(original, 91)
