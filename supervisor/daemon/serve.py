@@ -127,6 +127,7 @@ class _Daemon:
         try:
             if self._settings.reload() and self._jobs is not None:
                 self._jobs.sweep_every(self._settings.sweep_every)
+            self._supervisor.doubt()
             self._sweep()
         finally:
             self._manager.ready(self._status())

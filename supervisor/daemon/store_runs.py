@@ -72,6 +72,11 @@ class StoreRuns:
         """Whether a dead-looking row waits for its second look, or an ending for its owner or its store."""
         return bool(self._dying or self._suspects or self._writer.kept)
 
+    @property
+    def is_at_rest(self) -> bool:
+        """Whether nothing is known to run, and nothing to be expected of the store as it is."""
+        return self.watch.is_at_rest and not (self._known() or self._late or self._unkept)
+
     def waiting(self) -> list[Claim]:
         """Return the rows that look dead and are not settled yet."""
         waits = {*self._dying, *self._suspects, *self._writer.kept}
@@ -86,8 +91,11 @@ class StoreRuns:
         """Bring what is known into line with what the store says runs, and judge what is new.
 
         Args:
-            sweep: judge also anew what could not be judged.
+            sweep: judge also anew what could not be judged, and first set back to running what was settled by
+                inference alone, and whose very process is seen alive.
         """
+        if sweep and (boot_id := self._means.scene.boot_id):
+            retract(self.watch, self._see(self.watch.inferred(boot_id, facts.exists)))
         rows = self.watch.rows()
         if rows is None:
             return
@@ -105,12 +113,6 @@ class StoreRuns:
             self._unkept.clear()
         if not rows:
             self.watch.rest()
-
-    def retract(self) -> None:
-        """Set back to running what was settled by inference alone, and whose very process is seen alive."""
-        boot_id = self._means.scene.boot_id
-        claims = self.watch.inferred(boot_id, facts.exists) if boot_id else []
-        retract(self.watch, self._see(claims))
 
     def note_exit(self, run_id: int, ended: Exit, moment: Moment) -> list[tuple[Claim, Ending]]:
         """Take the exit of a run's process, seen at a moment; return the ending if it is to be settled at once.
@@ -289,16 +291,14 @@ class StoreRuns:
 
     def _note_unknown(self, seen: Sight) -> None:
         run_id, verdict = seen.claim.run_id, seen.verdict
-        before = self.unknown.get(run_id)
-        if before is None or before.line != verdict.line:
+        if run_id not in self.unknown or self.unknown[run_id].line != verdict.line:
             log.info("cannot judge %s#%s: %s (%s)", self.watch.directory, run_id, verdict.reason, verdict.line)
         self.unknown[run_id] = verdict
         if not verdict.bind:
             self._aside[run_id] = seen.claim
 
     def _ending(self, bound: Bound, ended: Exit, moment: Moment, detected_at: float | None = None) -> Ending:
-        at = moment.at if detected_at is None else detected_at
-        return bound.ending(ended, moment, detected_at=at, settled_by=self._means.settled_by)
+        return bound.ending(ended, moment, detected_at=detected_at or moment.at, settled_by=self._means.settled_by)
 
     def _look_again(self, now: float) -> None:
         """Take the second looks that are due. A row that has changed, or is not dead after all, is judged as new."""

@@ -33,7 +33,7 @@ class Supervisor:
         self.stores: dict[str, StoreRuns] = {}
         self._waiting: set[str] = set()
         """Where something is to be done although nothing changes: the others cost a wake-up nothing."""
-        self._at_rest = Turns(lambda: [name for name, store in self.stores.items() if store.watch.is_at_rest])
+        self._at_rest = Turns(lambda: [name for name, store in self.stores.items() if store.is_at_rest])
         self._broken: dict[str, str] = {}
 
     @property
@@ -79,16 +79,19 @@ class Supervisor:
                 changed = store.watch.changed()
                 if changed:
                     self.means.on_change(directory)
-                if sweep and (not store.watch.is_at_rest or directory in turn):
-                    store.retract()
-                    store.reconcile(sweep=True)
-                elif changed:
-                    store.reconcile()
+                swept = sweep and (not store.is_at_rest or directory in turn)
+                if changed or swept:
+                    store.reconcile(sweep=swept)
                 elif directory not in self._waiting:
                     continue
                 store.poll()
                 store.do_what_is_due()
         self.means.tell()
+
+    def doubt(self) -> None:
+        """Have the next sweep read every store, also those at rest."""
+        for store in self.stores.values():
+            store.watch.doubt()
 
     def on_exits(self) -> None:
         """Take the exits that the kernel tells of: settle at once what can be, one transaction a store."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import sqlite3
 import time
@@ -27,6 +28,9 @@ LOCK_WAIT = 0.1
 
 _CACHE = 256
 """KiB of pages that each store's connection may keep: SQLite's 2,000 would add up, and the daemon reads few twice."""
+
+RESTS_AFTER = 60.0
+"""Seconds without a change after which a store may be at rest: a commit shows only when its writer has synced it."""
 
 _SETTLES_WITHIN_NS = 50_000_000
 
@@ -61,7 +65,8 @@ class Changes:
                 seen.append(None)
                 continue
             changed_at = status.st_mtime_ns if path == self._wal else status.st_ctime_ns
-            seen.append((status.st_dev, status.st_ino, status.st_size, changed_at))
+            rights = (status.st_mode, status.st_uid, status.st_gid)
+            seen.append((status.st_dev, status.st_ino, status.st_size, changed_at, *rights))
             racy = racy or abs(now - changed_at) < _SETTLES_WITHIN_NS
         changed = self._racy or self._last != tuple(seen)
         self._last, self._racy = tuple(seen), racy
@@ -89,7 +94,8 @@ class StoreWatch:
         self._changes = Changes(self._file, wal=f"{self._file}-wal")
         self._inode: tuple[int, int] | None = None
         self._version: int | None = None
-        self._may_retract = True
+        self._changed_at = -math.inf
+        self._is_to_be_read = True
         self._troubles: dict[str, str] = {}
 
     @property
@@ -102,8 +108,12 @@ class StoreWatch:
 
     @property
     def is_at_rest(self) -> bool:
-        """Whether nothing runs in the store as it is, and it holds no ending that might have to be taken back."""
-        return not (self.store.is_open or self._may_retract)
+        """Whether nothing is to be expected of the store as it is.
+
+        It has not changed for long, could be read, and holds no ending that might have to be taken back.
+        """
+        changed_lately = time.monotonic() - self._changed_at < RESTS_AFTER
+        return not (self.store.is_open or self._is_to_be_read or changed_lately)
 
     def changed(self) -> bool:
         """Tell whether the store may have new rows since it was last read.
@@ -113,7 +123,8 @@ class StoreWatch:
         that another file stands in place of is always news.
         """
         changed = self._has_changed()
-        self._may_retract = self._may_retract or changed
+        if changed:
+            self._changed_at, self._is_to_be_read = time.monotonic(), True
         return changed
 
     def _has_changed(self) -> bool:
@@ -150,9 +161,9 @@ class StoreWatch:
             asked.append(pid)
             return exists(pid)
 
-        self._may_retract = True
+        self.doubt()
         claims = self._try("read", lambda: self.store.inferred_claims(boot_id, exists=may_be))
-        self._may_retract = claims is None or bool(asked)
+        self._is_to_be_read = claims is None or bool(asked)
         return claims or []
 
     def retract(self, claim: Claim) -> bool:
@@ -161,7 +172,7 @@ class StoreWatch:
 
     def settle(self, endings: Sequence[tuple[Claim, Ending]]) -> list[bool] | None:
         """Write endings by compare-and-set; None where the store cannot be written now, or is just being replaced."""
-        self._may_retract = True
+        self.doubt()
         written = self._try("written", lambda: self.store.settle(endings))
         return written if self._inode == self._inode_now() else None
 
@@ -173,6 +184,10 @@ class StoreWatch:
             return True
 
         return self._try("written", keep) is not None
+
+    def doubt(self) -> None:
+        """Have the store read by the next sweep, even if it is at rest."""
+        self._is_to_be_read = True
 
     def rest(self) -> None:
         """Close the connection: an idle store keeps none."""
@@ -197,6 +212,7 @@ class StoreWatch:
         """Open anew if another file stands where the store was: an open connection would go on with the old one."""
         if is_under_repair(self.directory):
             self.rest()
+            self.doubt()
             raise StoreBusy(f"{self._file} is being repaired", "wait for that")
         inode = self._inode_now()
         if inode is None or inode != self._inode:
@@ -215,6 +231,7 @@ class StoreWatch:
     def _complain(self, done: str, error: StoreError | sqlite3.Error) -> None:
         if isinstance(error, sqlite3.Error):
             error = translate(self.directory, error)
+        self.doubt()  # what is wrong may end without a change of the files
         if isinstance(error, StoreBusy):  # soon over, and tried again until it is
             self.is_locked = self.is_locked or done == "read"
             log.debug("%s", error)

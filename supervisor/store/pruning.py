@@ -5,16 +5,14 @@ A run counts as ended at the time that its row gives; one that gives none is nev
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
+from supervisor.store.connection import is_lock
 from supervisor.store.recording import Transaction
 from supervisor.store.rows import by_newest
 from supervisor.store.schema import SUPERVISION_TABLES
 from supervisor.store.values import in_ms
-
-if TYPE_CHECKING:
-    import sqlite3
 
 BATCH = 200
 """Rows that are deleted in one transaction: some milliseconds."""
@@ -83,26 +81,29 @@ def running(connection: sqlite3.Connection) -> set[str]:
 
 
 def tidy(connection: sqlite3.Connection) -> None:
-    """Bring the WAL into the database, as far as nobody is in the way, and what statistics there are up to date.
+    """Forget statistics, and bring the WAL into the database, as far as nobody is in the way.
 
-    None are made: without any, SQLite supposes that tables are large, and goes by indexes, as is right; those of a
-    store that was small once would lead it through whole tables.
+    Without statistics SQLite supposes that tables are large and goes by indexes, as is right here; those of a store
+    that was small once, or whose runs have few different statuses, lead it through whole tables.
 
     A checkpoint that truncates the WAL locks writers out while it waits for readers, so it does not wait.
     """
-    connection.execute("PRAGMA analysis_limit = 400")
-    for table in _with_statistics(connection):
-        connection.execute(f"ANALYZE {table}")
-    connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
     connection.execute("PRAGMA busy_timeout = 0")
+    _forget_statistics(connection)
+    connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
     connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
 
-def _with_statistics(connection: sqlite3.Connection) -> list[str]:
-    if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'sqlite_stat1'").fetchone() is None:
-        return []
-    counted = {row[0] for row in connection.execute("SELECT DISTINCT tbl FROM sqlite_stat1")}
-    return [table for table in ("projects", "runs", *SUPERVISION_TABLES) if table in counted]
+def _forget_statistics(connection: sqlite3.Connection) -> None:
+    tables = ", ".join(f"'{table}'" for table in ("projects", "runs", *SUPERVISION_TABLES))
+    for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE name GLOB 'sqlite_stat[0-9]'").fetchall():
+        of_ours = f"FROM {name} WHERE tbl IN ({tables})"
+        if connection.execute(f"SELECT 1 {of_ours}").fetchone() is not None:
+            try:
+                connection.execute(f"DELETE {of_ours}")
+            except sqlite3.OperationalError as error:
+                if not is_lock(error):
+                    raise
 
 
 def _projects(connection: sqlite3.Connection, before: float) -> list[dict[str, object]]:

@@ -93,8 +93,9 @@ class SupervisedStore(Store):
             exists: tells whether there is a process of that number; runs of others are left out, and cost little.
         """
         settled = self._rows(
-            f"SELECT runs.id, runs.pid FROM run_ending CROSS JOIN runs ON runs.id = run_ending.run_id{_JOINS}"
-            " WHERE rank = 1 AND boot_id = ? AND run_ending.status IS runs.status",  # in this order: they are few
+            "SELECT runs.id, runs.pid FROM run_ending"  # joined in this order, whatever SQLite supposes: they are few
+            " CROSS JOIN runs ON runs.id = run_ending.run_id CROSS JOIN run_process ON run_process.run_id = runs.id"
+            " WHERE rank = 1 AND boot_id = ? AND run_ending.status IS runs.status",
             boot_id,
         )
         ids = [run_id for run_id, pid in settled if type(pid) is int and exists(pid)]

@@ -31,3 +31,16 @@ def test_what_an_exit_makes_due_brings_the_beat_forward() -> None:
 
     assert 0.5 < asyncio.run(exits()) <= 1.0
     assert told == ["exits"]
+
+
+def test_a_hangup_has_every_store_read() -> None:
+    """Who asks for everything to be read anew gets also the stores at rest, of which a sweep reads some."""
+    daemon = object.__new__(_Daemon)
+    told: list[str] = []
+    daemon._manager = SimpleNamespace(reloading=lambda: None, ready=lambda _: None)  # type: ignore[assignment]  # the same
+    daemon._settings = SimpleNamespace(reload=lambda: False)  # type: ignore[assignment]  # the same
+    daemon._supervisor = SimpleNamespace(doubt=lambda: told.append("doubt"))  # type: ignore[assignment]  # the same
+    daemon._sweep = lambda: told.append("sweep")  # type: ignore[method-assign]  # the same
+    daemon._status = lambda: ""  # type: ignore[method-assign]  # the same
+    daemon._reload()
+    assert told == ["doubt", "sweep"]

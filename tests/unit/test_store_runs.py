@@ -123,8 +123,9 @@ class TestStoresAtRest:
 
     @pytest.fixture(autouse=True)
     def settled(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Have no store count as changed again because it has just changed."""
+        """Have a store come to rest at once when it does not change."""
         monkeypatch.setattr(watch, "_SETTLES_WITHIN_NS", 0)
+        monkeypatch.setattr(watch, "RESTS_AFTER", 0)
 
     @pytest.fixture
     def read(self, monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -188,21 +189,47 @@ class TestStoresAtRest:
         stage.tick(sweep=True)
         assert read == []
 
-    def test_one_that_cannot_be_read_is_tried_by_each(
-        self, stage: Stage, read: list[str], monkeypatch: pytest.MonkeyPatch
+    @pytest.mark.parametrize("refuses", ["running_rows", "running_claims", "inferred_claims", "keep_stamps"])
+    def test_one_that_refuses_something_is_tried_by_each(
+        self, stage: Stage, nursery: Nursery, monkeypatch: pytest.MonkeyPatch, refuses: str
     ) -> None:
-        """What is wrong with a store may end without a change of the store."""
+        """What is wrong with a store may end without a change of its files; its runs are then watched, and stamped."""
         monkeypatch.setattr(supervisor, "MOST_AT_REST", 0)
         stage.tick(sweep=True)
 
         def refuse(*_: object, **__: object) -> None:
             raise sqlite3.OperationalError("disk I/O error")
 
-        monkeypatch.setattr(SupervisedStore, "running_rows", refuse)
-        monkeypatch.setattr(SupervisedStore, "inferred_claims", refuse)
-        stage.original.create_run(NOBODY)
+        run = stage.run(nursery.born())
+        with monkeypatch.context() as broken:
+            broken.setattr(SupervisedStore, refuses, refuse)
+            for _ in range(3):
+                stage.tick(sweep=True)
         stage.tick(sweep=True)
+        assert stage.runs.alive == 1
+        assert rows(stage.directory, "select run_id from run_process") == [(run,)]
+
+    def test_one_that_has_changed_lately_is_read_by_each(
+        self, stage: Stage, read: list[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A commit may show long after its last write: when its writer has synced it, which changes no file."""
+        monkeypatch.setattr(supervisor, "MOST_AT_REST", 0)
+        monkeypatch.setattr(watch, "RESTS_AFTER", 60)
+        for _ in range(5):
+            stage.tick(sweep=True)
+        assert read == 5 * [str(stage.directory)]
+
+    def test_all_are_read_if_they_are_doubted(
+        self, stage: Stage, read: list[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A person who has the daemon read everything anew gets just that."""
+        monkeypatch.setattr(supervisor, "MOST_AT_REST", 0)
+        for _ in range(3):
+            stage.tick(sweep=True)
         read.clear()
+        stage.tick(sweep=True)
+        assert read == []
+        stage.supervisor.doubt()
         stage.tick(sweep=True)
         assert read == [str(stage.directory)]
 
