@@ -12,7 +12,7 @@ from typing import NamedTuple
 from supervisor import registry
 from supervisor.errors import SuperviseError
 from supervisor.names import short_names
-from supervisor.store.connection import store_file
+from supervisor.store.files import store_file
 from supervisor.store.supervision import SupervisedStore
 from supervisor.views import find_project, here, known_directories
 

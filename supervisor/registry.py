@@ -15,7 +15,7 @@ from enum import StrEnum
 
 from supervisor import atomic, paths
 from supervisor.errors import NotFound, StoreMissing
-from supervisor.store.connection import FOLDER, store_file
+from supervisor.store.files import FOLDER, store_file
 from supervisor.value import Value
 
 TYPE_CHECKING = False

@@ -16,7 +16,8 @@ from supervisor.errors import NotFound, StoreError, StoreMissing
 from supervisor.models import Claim, ProjectSummary, RunDetail, RunStatus
 from supervisor.names import is_named, is_tail, short_names
 from supervisor.process.judge import State, Verdict
-from supervisor.store.connection import store_file, translate
+from supervisor.store.connection import translate
+from supervisor.store.files import store_file
 from supervisor.store.store import Store
 from supervisor.store.supervision import SupervisedStore
 

@@ -13,7 +13,8 @@ from stores import ending, new_run
 
 from supervisor.models import Cause, Rank, RunStatus
 from supervisor.store import recording
-from supervisor.store.connection import open_for_writing, store_file
+from supervisor.store.connection import open_for_writing
+from supervisor.store.files import store_file
 from supervisor.store.store import Store
 
 TABLES = ("projects", "runs", "run_process", "run_ending")

@@ -130,8 +130,7 @@ class Original:
         self.directory = directory
         folder = directory / ".agent-yes"
         folder.mkdir(exist_ok=True)
-        self.connection = sqlite3.connect(folder / "store.sqlite", isolation_level=None, timeout=5)
-        self.connection.execute("PRAGMA journal_mode = WAL")
+        self.connection = self.connect(folder / "store.sqlite")
         self.connection.executescript(
             'create table if not exists "projects" ("id" integer primary key autoincrement, "dir" text not null unique,'
             ' "cmd" text not null, "prompt" text, "created_at" integer default (unixepoch()) not null,'
@@ -145,6 +144,12 @@ class Original:
             'create index if not exists "idx_runs_pid" on "runs" ("pid");'
         )
         self.connection.execute("insert or ignore into projects (dir, cmd) values (?, 'claude')", (str(directory),))
+
+    def connect(self, file: Path) -> sqlite3.Connection:
+        """Open the store's database, and with it its WAL."""
+        connection = sqlite3.connect(file, isolation_level=None, timeout=5)
+        connection.execute("PRAGMA journal_mode = WAL")
+        return connection
 
     def __enter__(self) -> Original:
         return self

@@ -28,7 +28,7 @@ from kit import COMMAND, Original, wait_until
 from supervisor import registry
 from supervisor.process import procfs
 from supervisor.spool import files
-from supervisor.store import connection as connections
+from supervisor.store.files import store_file
 
 AT_ONCE = 4
 """Wrappers that live at a time."""
@@ -176,7 +176,7 @@ class Life:
     def rows(self) -> list[Any]:
         """Return the rows of this life's run."""
         try:
-            connection = sqlite3.connect(f"file:{connections.store_file(str(self.project))}?mode=ro", uri=True)
+            connection = sqlite3.connect(f"file:{store_file(str(self.project))}?mode=ro", uri=True)
             with contextlib.closing(connection):
                 return connection.execute(_ROW, [f"%{self.name}%"]).fetchall()
         except sqlite3.Error:  # there is none, or nothing in it yet

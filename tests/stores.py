@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from kit import DATA, Processes
 
 from supervisor.models import Cause, Ending, Rank, RunStatus
-from supervisor.store import connection as connections
+from supervisor.store.files import store_file
 from supervisor.store.recording import NewRun
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ NEWER = (
 
 def place(name: str, project: Path) -> Path:
     """Make a copy of a checked-in store the store of ``project``; return its file."""
-    file = Path(connections.store_file(str(project)))
+    file = Path(store_file(str(project)))
     source = DATA / "stores" / name
     if source.is_dir():
         shutil.copytree(source, file.parent)
@@ -59,7 +59,7 @@ def seed_schema(file: Path) -> list[tuple[Any, ...]]:
 
 def execute(project: Path, *statements: str) -> None:
     """Change the store of ``project`` with a connection of one's own, as its maker may."""
-    connection = sqlite3.connect(connections.store_file(str(project)), isolation_level=None)
+    connection = sqlite3.connect(store_file(str(project)), isolation_level=None)
     try:
         for statement in statements:
             connection.execute(statement)

@@ -8,7 +8,7 @@ import os
 from supervisor import registry
 from supervisor.process import procfs
 from supervisor.registry import Origin
-from supervisor.store.connection import store_file
+from supervisor.store.files import store_file
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from supervisor.daemon.turns import Turns
 from supervisor.process.inotify import FolderWatch
 from supervisor.process.namespace import on_shared_file_system
-from supervisor.store.connection import store_file
+from supervisor.store.files import store_file
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 from supervisor.errors import StoreBusy, StoreError, StoreMissing
 from supervisor.models import Claim, Ending
-from supervisor.store.connection import is_lock, store_file, translate
+from supervisor.store.connection import is_lock, translate
+from supervisor.store.files import identity, store_file
 from supervisor.store.repair import is_under_repair
 from supervisor.store.supervision import SupervisedStore
 
@@ -223,10 +224,9 @@ class StoreWatch:
 
     def _inode_now(self) -> tuple[int, int] | None:
         try:
-            status = os.stat(self._file)
+            return identity(self._file)
         except OSError:
             return None
-        return status.st_dev, status.st_ino
 
     def _complain(self, done: str, error: StoreError | sqlite3.Error) -> None:
         if isinstance(error, sqlite3.Error):

@@ -11,7 +11,7 @@ import os
 import stat
 
 from supervisor.errors import SuperviseError
-from supervisor.store.connection import FOLDER
+from supervisor.store.files import FOLDER
 
 LOGS = "logs"
 

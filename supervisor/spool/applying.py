@@ -19,7 +19,8 @@ from supervisor.spool import files
 from supervisor.spool.content import AnotherFormat, decode, decode_settled
 from supervisor.store import recording, schema as schemas
 from supervisor.store.addenda import add_evidence
-from supervisor.store.connection import open_for_writing, store_file, translate
+from supervisor.store.connection import open_for_writing, translate
+from supervisor.store.files import store_file
 from supervisor.store.recording import NewRun
 from supervisor.store.settling import settle
 

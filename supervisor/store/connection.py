@@ -9,30 +9,30 @@ from __future__ import annotations
 import errno
 import os
 import sqlite3
-import stat
 import time
 
 from supervisor.errors import StoreBusy, StoreDamaged, StoreError, StoreMissing, StoreRefused
 from supervisor.store import schema as schemas
+from supervisor.store.files import FOLDER, identity, make_files, store_file, vetted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from supervisor.store.schema import Schema
 
-FOLDER = ".agent-yes"
-FILE = "store.sqlite"
 BUSY_TIMEOUT = 30.0
 """Seconds that a statement waits for another process's lock."""
 
 _UNHURRIED = 2.0
 """Who can wait for a lock so many seconds can also wait for an index of a large store to be made."""
 
+_TRIES = 5
+"""How often a store is opened anew that is replaced meanwhile."""
+
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
-def store_file(directory: str) -> str:
-    """Return the path of the store of the project at ``directory``."""
-    return os.path.join(directory, FOLDER, FILE)
+class _Replaced(Exception):
+    """Another file has come to stand where the store was, while it was opened."""
 
 
 def open_for_writing(
@@ -52,12 +52,24 @@ def open_for_writing(
         StoreRefused: see `StoreRefused`.
         StoreError: the store is read-only, corrupt or not a database.
     """
+    for _ in range(_TRIES):
+        try:
+            return _open_for_writing(directory, create=create, timeout=timeout, durable=durable)
+        except _Replaced:
+            continue
+    raise _restless(directory)
+
+
+def _open_for_writing(
+    directory: str, *, create: bool, timeout: float, durable: bool
+) -> tuple[sqlite3.Connection, Schema]:
     path = store_file(directory)
     try:
         if not vetted(directory):
             if not create:
                 raise missing(directory)
-            _make_files(directory)
+            make_files(directory)
+        known = identity(path)
         connection = _connect(path, timeout)
     except OSError as error:
         raise _unusable(directory, error) from error
@@ -67,6 +79,7 @@ def open_for_writing(
         schema = schemas.Schema(connection)
         _refuse_intruders(directory, schema)
         _switch_to_wal(connection, time.monotonic() + timeout)
+        _refuse_a_mixture(connection, path, known)
         connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
         connection.execute("PRAGMA foreign_keys = ON")
         hurried = timeout < _UNHURRIED
@@ -75,6 +88,8 @@ def open_for_writing(
             schemas.shadow(connection)
     except sqlite3.Error as error:
         connection.close()
+        if _is_replaced(path, known):
+            raise _Replaced from error
         raise translate(directory, error) from error
     except BaseException:
         connection.close()
@@ -95,10 +110,21 @@ def open_for_reading(
     Raises:
         StoreMissing, StoreBusy, StoreRefused, StoreError: as `open_for_writing`.
     """
+    for _ in range(_TRIES):
+        try:
+            return _open_for_reading(directory, timeout=timeout, seeded=seeded)
+        except _Replaced:
+            continue
+    raise _restless(directory)
+
+
+def _open_for_reading(directory: str, *, timeout: float, seeded: bool) -> tuple[sqlite3.Connection, Schema]:
+    path = store_file(directory)
     try:
         if not vetted(directory):
             raise missing(directory)
-        quoted = store_file(directory).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
+        quoted = path.replace("%", "%25").replace("?", "%3f").replace("#", "%23")
+        known = identity(path)
         connection = _connect(f"file://{quoted}?mode=ro", timeout, uri=True)
     except OSError as error:
         raise _unusable(directory, error) from error
@@ -106,15 +132,16 @@ def open_for_reading(
         raise translate(directory, error) from error
     try:
         schema = schemas.Schema(connection)
+        _refuse_a_mixture(connection, path, known)
         _refuse_intruders(directory, schema)
         if seeded and not schema.seeded:
-            raise StoreError(
-                f"{store_file(directory)} holds no runs yet", "it is an empty database: record a run there first"
-            )
+            raise StoreError(f"{path} holds no runs yet", "it is an empty database: record a run there first")
         if schema.version not in schemas.READABLE:
             schemas.shadow(connection)
     except sqlite3.Error as error:
         connection.close()
+        if _is_replaced(path, known):
+            raise _Replaced from error
         raise translate(directory, error) from error
     except BaseException:
         connection.close()
@@ -200,68 +227,6 @@ def _only_our_own_statements(
     return sqlite3.SQLITE_OK if source is None else sqlite3.SQLITE_DENY
 
 
-def vetted(directory: str) -> bool:
-    """Tell whether the store is there; refuse one that is not what it should be.
-
-    Raises:
-        StoreRefused: a part of it is a symbolic link, no plain file, or a stranger's.
-        OSError: it cannot be looked at.
-    """
-    trusted = {os.geteuid(), 0}
-    if os.geteuid() == 0:
-        trusted.add(os.stat(directory).st_uid)
-    for path, is_kind, kind in (
-        (os.path.join(directory, FOLDER), stat.S_ISDIR, "a folder"),
-        (store_file(directory), stat.S_ISREG, "a file"),
-    ):
-        try:
-            status = os.lstat(path)
-        except FileNotFoundError:
-            return False
-        if stat.S_ISLNK(status.st_mode):
-            raise StoreRefused(f"{path} is a symbolic link", "replace it by the real thing if you trust it")
-        if not is_kind(status.st_mode):
-            raise StoreRefused(f"{path} is not {kind}", "move it away")
-        if status.st_uid not in trusted:
-            raise StoreRefused(f"{path} belongs to another user (uid {status.st_uid})", "take ownership, or leave it")
-    for path in (f"{store_file(directory)}{suffix}" for suffix in ("-wal", "-shm", "-journal")):
-        if os.path.islink(path):  # SQLite would write to where it leads
-            raise StoreRefused(f"{path} is a symbolic link", "remove it if you trust the store")
-    return True
-
-
-def _make_files(directory: str) -> None:
-    """Make the folder (0700), its .gitignore and the empty database (0600); the latter passes its rights on."""
-    folder = os.path.join(directory, FOLDER)
-    try:  # noqa: SIM105  contextlib costs a wrapped agent 3 ms
-        os.mkdir(folder, 0o700)
-    except FileExistsError:  # another process was first
-        pass
-    for name, make in ((".gitignore", _ignore_everything), (FILE, _make_empty)):
-        try:
-            make(os.path.join(folder, name))
-        except FileExistsError:
-            continue
-
-
-def _ignore_everything(path: str) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        os.write(descriptor, b"*\n")
-    finally:
-        os.close(descriptor)
-
-
-def _make_empty(path: str) -> None:
-    """Make an empty file without a descriptor: closing one would drop the locks of a thread that opens it meanwhile."""
-    try:
-        os.mknod(path, 0o600)
-    except FileExistsError:
-        raise
-    except OSError:  # macOS, and file systems that have no mknod
-        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
-
-
 def _switch_to_wal(connection: sqlite3.Connection, deadline: float) -> None:
     """Turn the store to WAL. On a fresh file this can report a lock in spite of the timeout: try until ``deadline``."""
     pause = 0.001
@@ -275,6 +240,29 @@ def _switch_to_wal(connection: sqlite3.Connection, deadline: float) -> None:
             pause = min(pause * 2, 0.05)
         else:
             return
+
+
+def _refuse_a_mixture(connection: sqlite3.Connection, path: str, known: tuple[int, int]) -> None:
+    """Make sure that the database and the WAL of a connection belong together, before anything is written.
+
+    SQLite opens the database when it connects, and the WAL, by its name, when it reads first. If another store is put
+    in place between the two, such a connection would write the pages of the one into the WAL of the other
+    (sqlite.org/howtocorrupt.html, 2.4). Closing it does no harm: SQLite leaves alone what has moved.
+    """
+    connection.execute("PRAGMA schema_version").fetchone()
+    if _is_replaced(path, known):
+        raise _Replaced
+
+
+def _is_replaced(path: str, known: tuple[int, int]) -> bool:
+    try:
+        return identity(path) != known
+    except OSError:
+        return True
+
+
+def _restless(directory: str) -> StoreBusy:
+    return StoreBusy(f"{store_file(directory)} is being replaced again and again", "try again when that is done")
 
 
 def _refuse_intruders(directory: str, schema: Schema) -> None:

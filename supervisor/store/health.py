@@ -8,7 +8,7 @@ import stat
 import time
 from dataclasses import dataclass
 
-from supervisor.store.connection import FOLDER, store_file
+from supervisor.store.files import FOLDER, store_file
 from supervisor.store.store import Store
 
 _STEPS = 10_000

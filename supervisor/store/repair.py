@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 from supervisor.errors import StoreBusy, StoreDamaged, StoreError
 from supervisor.process.holders import holders
 from supervisor.store import connection as connections
-from supervisor.store.connection import FILE, FOLDER, store_file
+from supervisor.store.files import FILE, FOLDER, store_file, vetted
 from supervisor.store.health import damage_of, size_of
 from supervisor.store.pages import Pages
 from supervisor.store.salvage import Salvage, Salvaged
@@ -126,7 +126,7 @@ def repair(
 
 def _damage(directory: str) -> str:
     """Return what is wrong with a store; raise for one with which nothing is, and for one that must not be touched."""
-    if not connections.vetted(directory):
+    if not vetted(directory):
         raise connections.missing(directory)
     file = store_file(directory)
     if not os.path.getsize(file):

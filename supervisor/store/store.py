@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from supervisor.models import CrashedRun, Project, ProjectInfo, Run, RunStatus
 from supervisor.process.stamp import stamp_of, start_ticks
 from supervisor.store import connection as connections, recording
+from supervisor.store.files import store_file
 from supervisor.store.rows import (
     PROJECT_COLUMNS,
     RUN_COLUMNS,
@@ -98,7 +99,7 @@ class Store:
     @property
     def path(self) -> str:
         """The database file."""
-        return connections.store_file(self.directory)
+        return store_file(self.directory)
 
     @property
     def connection(self) -> sqlite3.Connection:

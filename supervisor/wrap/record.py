@@ -12,6 +12,7 @@ import time
 
 from supervisor.errors import StoreBusy, StoreError
 from supervisor.store import connection as connections, recording
+from supervisor.store.files import identity, store_file
 from supervisor.wrap.apart import do_apart
 
 TYPE_CHECKING = False
@@ -77,7 +78,7 @@ class Record:
             self._try_to_begin(LATER_WAIT)
         if self._pending and time.monotonic() - self._began_trying > GIVE_UP_AFTER:
             self._pending = False
-            self._say(StoreBusy(f"{connections.store_file(self._run.directory)} stays locked by another process"))
+            self._say(StoreBusy(f"{store_file(self._run.directory)} stays locked by another process"))
         if not self._pending:
             self._close()  # an agent runs for hours: a store that nobody has open can be repaired, copied and moved
         try:
@@ -288,7 +289,7 @@ class Record:
 
     def _open(self, timeout: float) -> None:
         before = self._file_now()
-        if not os.path.lexists(connections.store_file(self._run.directory)):
+        if not os.path.lexists(store_file(self._run.directory)):
             self._created = True
         self._connection, _ = connections.open_for_writing(self._run.directory, timeout=timeout)
         self._file = before or self._file_now()
@@ -300,10 +301,9 @@ class Record:
 
     def _file_now(self) -> tuple[int, int] | None:
         try:
-            status = os.stat(connections.store_file(self._run.directory))
+            return identity(store_file(self._run.directory))
         except OSError:
             return None
-        return status.st_dev, status.st_ino
 
     def _make_known(self) -> None:
         """Make the store known before the row is there: were we killed then, nobody would look after that.

@@ -24,6 +24,7 @@ from kit import Original
 from chaos.world import FAR, Kind, Spans, Store, World, environment, now
 from supervisor import db
 from supervisor.errors import SuperviseError
+from supervisor.store.files import identity
 
 
 @dataclass(slots=True)
@@ -155,6 +156,25 @@ class Writer:
             self._world.runs[run].owner_gone = min(self._world.runs[run].owner_gone, now())
 
 
+class _Steady(Original):
+    """The original, except that it opens a store anew that is replaced in that very moment.
+
+    SQLite would mix the two, and no one can mend that (docs/reliability.md).
+    """
+
+    def connect(self, file: Path) -> sqlite3.Connection:
+        """Open the database and the WAL of one and the same store."""
+        while True:
+            with contextlib.suppress(FileExistsError):
+                os.mknod(file, 0o644)
+            known = identity(str(file))
+            connection = super().connect(file)
+            connection.execute("PRAGMA schema_version").fetchone()
+            if identity(str(file)) == known:
+                return connection
+            connection.close()
+
+
 class _Foreign:
     """The original module: its statements, one connection until it is told to close it."""
 
@@ -168,7 +188,7 @@ class _Foreign:
         """The store, opened once."""
         if self._store is None:
             self.connected = now()
-            self._store = Original(self._directory)
+            self._store = _Steady(self._directory)
         return self._store
 
     def create(self, rows: list[tuple[object, str]]) -> list[int]:

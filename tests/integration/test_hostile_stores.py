@@ -38,7 +38,8 @@ from supervisor.models import Rank
 from supervisor.process.stamp import stamp_of
 from supervisor.registry import Origin
 from supervisor.store import recording
-from supervisor.store.connection import FOLDER, open_for_writing, store_file
+from supervisor.store.connection import open_for_writing
+from supervisor.store.files import FOLDER, store_file
 
 EVIL = "\x1b]0;owned\x07\x1b[2J\x9b31m\x7f\u061c\u200e\u202e\u2066\u2028\r\nevil"
 """What speaks to a terminal, turns text around and breaks lines."""

@@ -16,7 +16,7 @@ from strangers import stranger
 
 from supervisor.process import procfs
 from supervisor.process.signature import Looks, is_the_agent, looks_of
-from supervisor.store.connection import store_file
+from supervisor.store.files import store_file
 
 TOKEN, OTHER = "0123456789abcdef0123456789abcdef", "fedcba9876543210fedcba9876543210"
 STRANGER = Looks(argv=("/opt/tool", "-v"), exe="/opt/tool", cwd="/srv", token=None, holds_store=False)

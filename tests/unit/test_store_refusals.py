@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 import threading
 import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from kit import Original, rows
@@ -24,6 +27,7 @@ from supervisor.db import (
 )
 from supervisor.errors import StoreBusy, StoreDamaged, StoreError, StoreMissing, StoreRefused
 from supervisor.models import RunStatus
+from supervisor.store import connection
 from supervisor.store.connection import is_lock, open_for_reading, open_for_writing, translate
 from supervisor.store.store import Store
 
@@ -325,3 +329,64 @@ def test_a_full_disk_is_named(project: Path) -> None:
     assert (type(error), error.remedy) == (StoreError, "free some space on its disk")
     store.connection.execute(f"PRAGMA max_page_count = {pages * 100}")
     assert store.create_run(pid=1, project_id=made.id).id == 1
+
+
+class TestReplaced:
+    """Another store comes in the place of one between the moments at which SQLite opens its database and its WAL."""
+
+    @pytest.fixture
+    def swap(self, project: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+        """Give the test how often to swap the store, of one run, and another, of 41, after a connect."""
+        folder, other, left = project / ".agent-yes", project / "other", [0]
+        with Original(project) as original:
+            original.create_run(1)
+        shutil.copytree(folder, other)
+        with Original(project) as original:
+            for pid in range(2, 42):
+                original.create_run(pid)
+        folder.rename(project / "away")
+        other.rename(folder)
+        connect = connection._connect
+
+        def swapping(*args: Any, **options: Any) -> sqlite3.Connection:
+            made = connect(*args, **options)
+            if left[0] > 0:
+                left[0] -= 1
+                folder.rename(project / "between")
+                (project / "away").rename(folder)
+                (project / "between").rename(project / "away")
+            return made
+
+        monkeypatch.setattr(connection, "_connect", swapping)
+        yield left
+        for either in (folder, project / "away"):
+            checked = sqlite3.connect(either / "store.sqlite")
+            assert checked.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+            checked.close()
+
+    @pytest.mark.parametrize("open_it", [WRITING, READING])
+    def test_it_is_opened_anew(self, project: Path, swap: list[int], open_it: Callable[..., Any]) -> None:
+        """What is read is all of the store that stands there now."""
+        swap[0] = 1
+        opened, _ = open_it(str(project))
+        assert opened.execute("SELECT count(*) FROM runs").fetchone() == (41,)
+        opened.close()
+
+    def test_what_is_written_harms_neither(self, project: Path, swap: list[int]) -> None:
+        """A run that is recorded then is in the store that stands there, beside all that it had."""
+        swap[0] = 1
+        with Store(str(project)) as store:
+            made = store.upsert_project(dir=str(project), cmd="claude")
+            assert store.create_run(pid=42, project_id=made.id).id == 42
+        assert rows(project, "SELECT count(*) FROM runs") == [(42,)]
+        away = sqlite3.connect(project / "away" / "store.sqlite")
+        assert away.execute("SELECT count(*) FROM runs").fetchone() == (1,)
+        away.close()
+
+    @pytest.mark.parametrize("read_only", [False, True])
+    def test_without_end(self, project: Path, swap: list[int], read_only: bool) -> None:
+        """Who exchanges a store all the time is told to stop it."""
+        swap[0] = 1000
+        error = error_of(project, read_only=read_only)
+        assert isinstance(error, StoreBusy)
+        assert "being replaced" in error.message

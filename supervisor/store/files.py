@@ -1,0 +1,88 @@
+"""A store's folder and files: where they are, whether they may be trusted, and how they are made."""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from supervisor.errors import StoreRefused
+
+FOLDER = ".agent-yes"
+FILE = "store.sqlite"
+
+
+def store_file(directory: str) -> str:
+    """Return the path of the store of the project at ``directory``."""
+    return os.path.join(directory, FOLDER, FILE)
+
+
+def vetted(directory: str) -> bool:
+    """Tell whether the store is there; refuse one that is not what it should be.
+
+    Raises:
+        StoreRefused: a part of it is a symbolic link, no plain file, or a stranger's.
+        OSError: it cannot be looked at.
+    """
+    trusted = {os.geteuid(), 0}
+    if os.geteuid() == 0:
+        trusted.add(os.stat(directory).st_uid)
+    for path, is_kind, kind in (
+        (os.path.join(directory, FOLDER), stat.S_ISDIR, "a folder"),
+        (store_file(directory), stat.S_ISREG, "a file"),
+    ):
+        try:
+            status = os.lstat(path)
+        except FileNotFoundError:
+            return False
+        if stat.S_ISLNK(status.st_mode):
+            raise StoreRefused(f"{path} is a symbolic link", "replace it by the real thing if you trust it")
+        if not is_kind(status.st_mode):
+            raise StoreRefused(f"{path} is not {kind}", "move it away")
+        if status.st_uid not in trusted:
+            raise StoreRefused(f"{path} belongs to another user (uid {status.st_uid})", "take ownership, or leave it")
+    for path in (f"{store_file(directory)}{suffix}" for suffix in ("-wal", "-shm", "-journal")):
+        if os.path.islink(path):  # SQLite would write to where it leads
+            raise StoreRefused(f"{path} is a symbolic link", "remove it if you trust the store")
+    return True
+
+
+def make_files(directory: str) -> None:
+    """Make the folder (0700), its .gitignore and the empty database (0600); the latter passes its rights on."""
+    folder = os.path.join(directory, FOLDER)
+    try:  # noqa: SIM105  contextlib costs a wrapped agent 3 ms
+        os.mkdir(folder, 0o700)
+    except FileExistsError:  # another process was first
+        pass
+    for name, make in ((".gitignore", _ignore_everything), (FILE, _make_empty)):
+        try:
+            make(os.path.join(folder, name))
+        except FileExistsError:
+            continue
+
+
+def _ignore_everything(path: str) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        os.write(descriptor, b"*\n")
+    finally:
+        os.close(descriptor)
+
+
+def _make_empty(path: str) -> None:
+    """Make an empty file without a descriptor: closing one would drop the locks of a thread that opens it meanwhile."""
+    try:
+        os.mknod(path, 0o600)
+    except FileExistsError:
+        raise
+    except OSError:  # macOS, and file systems that have no mknod
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+
+
+def identity(path: str) -> tuple[int, int]:
+    """Return what tells a file from another of the same name: its device and inode.
+
+    Raises:
+        OSError: it cannot be looked at.
+    """
+    status = os.stat(path)
+    return status.st_dev, status.st_ino
