@@ -219,7 +219,8 @@ class Oracle:
     def _judge_fall(self, run: Run, rows: list[Row]) -> None:
         """Judge the first time of an agent that was started twice, and leave the rows of the second."""
         words = self._kernels_words(run, signal.SIGKILL)
-        if run.owner_gone != FAR or run.store.was_cut(run.started):
+        could_not = run.says("not recorded") and self._world.state_full.overlap(run.started, run.owner_left)
+        if run.owner_gone != FAR or could_not or run.store.was_cut(run.started):
             words.append(LOST)
         fell = [row for row in rows if row.pid != run.pid and any(word.fits(row) for word in words)]
         if fell:
@@ -237,7 +238,7 @@ class Oracle:
         words = self.words(run, row)
         if run.lives or row.ended_at is None or not any(word.fits(row) for word in words):
             self.findings.wrong.append(self._line(run, f"its row says {_said(row)}, not {words}"))
-        elif row.ended_at / 1000 - self._offset < run.told - EARLY:
+        elif row.ended_at / 1000 - self._offset < (run.started if run.up == FAR else run.told) - EARLY:
             self.findings.wrong.append(self._line(run, f"it is said to have ended too early: {_said(row)}"))
         elif LOST.fits(row):
             self.findings.unknowable += 1

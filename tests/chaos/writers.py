@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -210,7 +211,7 @@ class _Foreign:
     def update(self, run_id: int, key: str, status: str, code: int | None) -> bool:
         """Do as updateRunStatus does; only in a store that has this very run, for ids start anew."""
         found = self.store.connection.execute("select args from runs where id = ?", (run_id,)).fetchone()
-        if found is None or key not in str(found[0]):
+        if found is None or not _bears(key, str(found[0])):
             return False
         sql = 'update "runs" set "status" = ?, "exit_code" = ?, "ended_at" = ? where "id" = ?'
         self.store.connection.execute(sql, (status, code, time.time_ns() // 1_000_000, run_id))
@@ -221,6 +222,11 @@ class _Foreign:
         if self._store is not None:
             store, self._store = self._store, None
             store.close()
+
+
+def _bears(key: str, args: str) -> bool:
+    """Tell whether arguments are those of the run of a key, and not of another whose number begins alike."""
+    return re.search(rf"{key}(?!\d)", args) is not None
 
 
 def _storable(args: str) -> Any:
@@ -256,7 +262,7 @@ class _Api:
         """Record how a run has ended; only in a store that has this very run, for ids start anew."""
         self._open()
         found = db.get_run_by_id(run_id)
-        if found is None or not any(key in arg for arg in found.args):
+        if found is None or not any(_bears(key, arg) for arg in found.args):
             return False
         return db.update_run_status(run_id, status, code) is not None
 
