@@ -10,7 +10,8 @@ import pytest
 from chaos import apart, table
 from chaos.oracle import Oracle, Row, Watch
 from chaos.soak import Sample, growth
-from chaos.world import FAR, Cut, DaemonLife, Kind, Run, Store, Word, World
+from chaos.world import FAR, Cut, DaemonLife, Kind, Run, Span, Store, Word, World
+from chaos.writers import _Foreign
 from kit import Processes
 from nursery import linux
 
@@ -99,6 +100,35 @@ def test_an_agent_that_was_started_again_has_two_rows(world: World) -> None:
     watch = Watch(world)
     watch.compare([fell])
     assert world.wrong == []
+
+
+def test_the_first_may_be_lost_where_it_could_not_be_kept(world: World, tmp_path: Path) -> None:
+    """A wrapper that could record the first end nowhere says so, and is believed where the state's disk was full."""
+    run = ended(world, Kind.WRAP, 0, falls=True, pid=78, errors=tmp_path / "errors")
+    fell = row(run, "crashed", None, "lost", 1)
+    second = row(run, "completed", 0, "exited", 3)._replace(id=9, pid=78)
+    (tmp_path / "errors").write_text("agent-yes-supervise: this run is not recorded: it is locked")
+    assert judge(world, fell, second) == (0, 1, 1)
+    world.state_full.spans.append(Span(8.0, 12.0))
+    assert judge(world, fell, second) == RIGHT
+    (tmp_path / "errors").write_text("")
+    assert judge(world, fell, second) == (0, 1, 1)
+
+
+def test_an_agent_that_did_not_begin_ends_with_its_wrapper(world: World) -> None:
+    """Where a wrapper was killed before its agent began, nobody has told the agent to end."""
+    run = ended(world, Kind.WRAP, 0, up=FAR, written=FAR, told=FAR, dead=9.1, owner_gone=9.1, owner_left=FAR)
+    assert judge(world, row(run, "failed", 1, "exited", 2)) == RIGHT
+    assert judge(world, row(run, "failed", 1, "exited", 2)._replace(ended_at=-(1 << 42))) == WRONG
+
+
+def test_a_writer_knows_its_runs_from_others(tmp_path: Path) -> None:
+    """A store may hold another run under the same id, whose key begins alike."""
+    writer = _Foreign(tmp_path)
+    (run_id,) = writer.create([(1, '["chaos-81"]')])
+    assert not writer.update(run_id, "chaos-8", "completed", 0)
+    assert writer.update(run_id, "chaos-81", "completed", 0)
+    writer.close()
 
 
 def test_what_an_owner_has_said_counts(world: World) -> None:
