@@ -22,7 +22,7 @@ MOST_ROUNDS = 100
 """How often a wake-up takes exits that have come meanwhile, before it logs them and lets the loop go on."""
 
 MOST_AT_REST = 10
-"""Stores in which nothing runs or changes that one sweep reads at most: each costs the opening of a connection."""
+"""Stores at rest that one sweep reads at most, in turn: each costs the opening of a connection."""
 
 
 class Supervisor:
@@ -61,8 +61,7 @@ class Supervisor:
 
         Args:
             only: the projects whose stores may have changed; by default any may.
-            sweep: ask anew about every process, and read every store, changed or not; of those at rest, which cost the
-                opening of a connection each, so many that there may be a thousand.
+            sweep: ask anew about every process, and read every store, changed or not; of those at rest `MOST_AT_REST`.
         """
         self.means.oom_kills.refresh()
         step = self.means.steps.observe()

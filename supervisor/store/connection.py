@@ -17,6 +17,8 @@ from supervisor.store.files import FOLDER, identity, make_files, store_file, vet
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from supervisor.store.schema import Schema
 
 BUSY_TIMEOUT = 30.0
@@ -52,17 +54,10 @@ def open_for_writing(
         StoreRefused: see `StoreRefused`.
         StoreError: the store is read-only, corrupt or not a database.
     """
-    for _ in range(_TRIES):
-        try:
-            return _open_for_writing(directory, create=create, timeout=timeout, durable=durable)
-        except _Replaced:
-            continue
-    raise _restless(directory)
+    return _unmixed(directory, lambda: _open_for_writing(directory, create, timeout, durable))
 
 
-def _open_for_writing(
-    directory: str, *, create: bool, timeout: float, durable: bool
-) -> tuple[sqlite3.Connection, Schema]:
+def _open_for_writing(directory: str, create: bool, timeout: float, durable: bool) -> tuple[sqlite3.Connection, Schema]:
     path = store_file(directory)
     try:
         if not vetted(directory):
@@ -110,15 +105,10 @@ def open_for_reading(
     Raises:
         StoreMissing, StoreBusy, StoreRefused, StoreError: as `open_for_writing`.
     """
-    for _ in range(_TRIES):
-        try:
-            return _open_for_reading(directory, timeout=timeout, seeded=seeded)
-        except _Replaced:
-            continue
-    raise _restless(directory)
+    return _unmixed(directory, lambda: _open_for_reading(directory, timeout, seeded))
 
 
-def _open_for_reading(directory: str, *, timeout: float, seeded: bool) -> tuple[sqlite3.Connection, Schema]:
+def _open_for_reading(directory: str, timeout: float, seeded: bool) -> tuple[sqlite3.Connection, Schema]:
     path = store_file(directory)
     try:
         if not vetted(directory):
@@ -242,6 +232,17 @@ def _switch_to_wal(connection: sqlite3.Connection, deadline: float) -> None:
             return
 
 
+def _unmixed(
+    directory: str, open_it: Callable[[], tuple[sqlite3.Connection, Schema]]
+) -> tuple[sqlite3.Connection, Schema]:
+    for _ in range(_TRIES):
+        try:
+            return open_it()
+        except _Replaced:
+            continue
+    raise StoreBusy(f"{store_file(directory)} is being replaced again and again", "try again when that is done")
+
+
 def _refuse_a_mixture(connection: sqlite3.Connection, path: str, known: tuple[int, int]) -> None:
     """Make sure that the database and the WAL of a connection belong together, before anything is written.
 
@@ -259,10 +260,6 @@ def _is_replaced(path: str, known: tuple[int, int]) -> bool:
         return identity(path) != known
     except OSError:
         return True
-
-
-def _restless(directory: str) -> StoreBusy:
-    return StoreBusy(f"{store_file(directory)} is being replaced again and again", "try again when that is done")
 
 
 def _refuse_intruders(directory: str, schema: Schema) -> None:

@@ -372,6 +372,18 @@ class TestReplaced:
         assert opened.execute("SELECT count(*) FROM runs").fetchone() == (41,)
         opened.close()
 
+    def test_what_was_wrong_with_the_first_is_none_of_the_second(self, project: Path, swap: list[int]) -> None:
+        """A store that was damaged, and is exchanged for a good one while it is opened, is not called damaged."""
+        first, swapped = project / ".agent-yes" / "store.sqlite", project / "away" / "store.sqlite"
+        good = first.read_bytes()
+        first.write_bytes(b"junk" * 1000)
+        swap[0] = 1
+        for open_it in (WRITING, READING):
+            opened, _ = open_it(str(project))
+            assert opened.execute("SELECT count(*) FROM runs").fetchone() == (41,)
+            opened.close()
+        swapped.write_bytes(good)
+
     def test_what_is_written_harms_neither(self, project: Path, swap: list[int]) -> None:
         """A run that is recorded then is in the store that stands there, beside all that it had."""
         swap[0] = 1

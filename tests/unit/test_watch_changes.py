@@ -84,6 +84,15 @@ def test_a_change_of_rights_is_seen(tmp_path: Path) -> None:
     assert changes()
 
 
+def test_a_change_of_the_rights_of_a_wal_is_seen(project: Path) -> None:
+    """A WAL goes by the time of its last write, and by its rights: one that could not be read may be readable now."""
+    with Original(project):
+        watch = StoreWatch(str(project))
+        settled(watch.changed)
+        (project / ".agent-yes" / "store.sqlite-wal").chmod(0o640)
+        assert watch.changed()
+
+
 def test_a_replaced_file_is_seen(tmp_path: Path) -> None:
     """Another file of the same size and age in the place of the first is news."""
     file, other = tmp_path / "file", tmp_path / "other"
