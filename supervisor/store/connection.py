@@ -13,7 +13,7 @@ import time
 
 from supervisor.errors import StoreBusy, StoreDamaged, StoreError, StoreMissing, StoreRefused
 from supervisor.store import schema as schemas
-from supervisor.store.files import FOLDER, identity, make_files, store_file, vetted
+from supervisor.store.files import FOLDER, identity, make_files, share_rights, store_file, vetted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -64,6 +64,7 @@ def _open_for_writing(directory: str, create: bool, timeout: float, durable: boo
             if not create:
                 raise missing(directory)
             make_files(directory)
+        share_rights(directory)
         known = identity(path)
         connection = _connect(path, timeout)
     except OSError as error:

@@ -10,6 +10,8 @@ from supervisor.errors import StoreRefused
 FOLDER = ".agent-yes"
 FILE = "store.sqlite"
 
+_BESIDE = ("-wal", "-shm", "-journal")
+
 
 def store_file(directory: str) -> str:
     """Return the path of the store of the project at ``directory``."""
@@ -40,10 +42,32 @@ def vetted(directory: str) -> bool:
             raise StoreRefused(f"{path} is not {kind}", "move it away")
         if status.st_uid not in trusted:
             raise StoreRefused(f"{path} belongs to another user (uid {status.st_uid})", "take ownership, or leave it")
-    for path in (f"{store_file(directory)}{suffix}" for suffix in ("-wal", "-shm", "-journal")):
+    for path in (f"{store_file(directory)}{suffix}" for suffix in _BESIDE):
         if os.path.islink(path):  # SQLite would write to where it leads
             raise StoreRefused(f"{path} is a symbolic link", "remove it if you trust the store")
     return True
+
+
+def share_rights(directory: str) -> None:
+    """Make what SQLite keeps beside a store as writable for its owner as the store.
+
+    SQLite makes those files with the rights of the store, and never looks at them again: who reads a store while it is
+    read-only leaves a read-only ``-shm``, which forbids all writing even when the store itself may be written again
+    (os_unix.c, unixOpenSharedMemory).
+
+    Raises:
+        OSError: the store is gone.
+    """
+    store = os.lstat(store_file(directory))
+    if not store.st_mode & stat.S_IWUSR:
+        return
+    for path in (f"{store_file(directory)}{suffix}" for suffix in _BESIDE):
+        try:
+            status = os.lstat(path)
+            if stat.S_ISREG(status.st_mode) and status.st_uid == store.st_uid and not status.st_mode & stat.S_IWUSR:
+                os.chmod(path, stat.S_IMODE(store.st_mode))
+        except OSError:  # gone, or not ours to change: SQLite will tell
+            continue
 
 
 def make_files(directory: str) -> None:

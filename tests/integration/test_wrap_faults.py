@@ -66,6 +66,13 @@ def writable(project: Path) -> None:
         path.chmod(0o600)
 
 
+def read_meanwhile(project: Path) -> None:
+    """Take the right to write the store alone, and have it read: SQLite makes the index of its WAL read-only too."""
+    (project / STORE).chmod(0o400)
+    assert run_ours("runs", "list", "--project", str(project), preexec_fn=no_privilege).returncode == 0
+    assert (project / f"{STORE}-shm").stat().st_mode & 0o777 == 0o400
+
+
 def damage(project: Path) -> None:
     """Overwrite the store."""
     (project / STORE).write_bytes(b"no database " * 1000)
@@ -113,6 +120,9 @@ def has_store(project: Path) -> None:
 AT_START = {
     "locked": Fault(lock, unlock, has_store, "locked by another process"),
     "read-only": Fault(read_only, writable, has_store, "check the rights"),
+    "read-only, and read": Fault(
+        read_meanwhile, lambda project: (project / STORE).chmod(0o600), has_store, "check the rights"
+    ),
     "read-only disk": Fault(remount("ro"), remount("rw"), says="check the rights", small=True),
     "full disk": Fault(fill, clear, says="free some space", small=True),
     "damaged": Fault(damage, away, has_store, "is damaged"),

@@ -27,7 +27,7 @@ from supervisor.db import (
 )
 from supervisor.errors import StoreBusy, StoreDamaged, StoreError, StoreMissing, StoreRefused
 from supervisor.models import RunStatus
-from supervisor.store import connection
+from supervisor.store import connection, files
 from supervisor.store.connection import is_lock, open_for_reading, open_for_writing, translate
 from supervisor.store.store import Store
 
@@ -315,6 +315,46 @@ def test_a_lock_that_goes_is_waited_for(project: Path) -> None:
         assert tries.wait(20)
         other.connection.execute("COMMIT")
         assert waiting.result(20) == 1
+
+
+class TestRightsOfWhatIsBesideAStore:
+    """What SQLite keeps beside a store that was read-only for a while is writable again when the store is."""
+
+    @pytest.fixture
+    def beside(self, project: Path) -> Iterator[list[Path]]:
+        """Give the test the WAL and its index, read-only, of a store that is not."""
+        reader = Original(project)
+        found = sorted((project / ".agent-yes").glob("store.sqlite-*"))
+        assert [path.name for path in found] == ["store.sqlite-shm", "store.sqlite-wal"]
+        for path in found:
+            path.chmod(0o400)
+        (project / ".agent-yes" / "store.sqlite").chmod(0o600)
+        yield found
+        reader.close()
+
+    def test_who_writes_makes_it_writable(self, project: Path, beside: list[Path]) -> None:
+        """It gets the rights of the store."""
+        (project / ".agent-yes" / "store.sqlite").chmod(0o660)
+        WRITING(str(project))[0].close()
+        assert [path.stat().st_mode & 0o777 for path in beside] == [0o660, 0o660]
+
+    def test_who_reads_changes_nothing(self, project: Path, beside: list[Path]) -> None:
+        """Reading does not need it."""
+        READING(str(project))[0].close()
+        assert [path.stat().st_mode & 0o777 for path in beside] == [0o400, 0o400]
+
+    def test_a_store_that_is_read_only_itself(self, project: Path, beside: list[Path]) -> None:
+        """Nothing is made more writable than its store."""
+        (project / ".agent-yes" / "store.sqlite").chmod(0o400)
+        WRITING(str(project))[0].close()
+        assert [path.stat().st_mode & 0o777 for path in beside] == [0o400, 0o400]
+
+    @pytest.mark.root
+    def test_what_is_a_strangers(self, project: Path, beside: list[Path]) -> None:
+        """The files of another user keep their rights."""
+        os.chown(beside[0], 12345, 12345)
+        files.share_rights(str(project))
+        assert [path.stat().st_mode & 0o777 for path in beside] == [0o400, 0o600]
 
 
 def test_a_full_disk_is_named(project: Path) -> None:
