@@ -133,7 +133,7 @@ class StoreWatch:
             return True
         if not self._changes():
             return False
-        if not self.store.is_open or self._inode != self._inode_now() or is_under_repair(self.directory):
+        if not self.store.is_open or self._inode != identity(self.directory) or is_under_repair(self.directory):
             return True
         try:
             return self.store.data_version() != self._version
@@ -175,7 +175,7 @@ class StoreWatch:
         """Write endings by compare-and-set; None where the store cannot be written now, or is just being replaced."""
         self.doubt()
         written = self._try("written", lambda: self.store.settle(endings))
-        return written if self._inode == self._inode_now() else None
+        return written if self._inode == identity(self.directory) else None
 
     def keep_stamps(self, stamps: Sequence[tuple[int, StampColumns]], *, by: str) -> bool:
         """Keep stamps; tell whether the store could be written."""
@@ -215,18 +215,12 @@ class StoreWatch:
             self.rest()
             self.doubt()
             raise StoreBusy(f"{self._file} is being repaired", "wait for that")
-        inode = self._inode_now()
+        inode = identity(self.directory)
         if inode is None or inode != self._inode:
             self.rest()
         self._inode = inode
         if not self.store.is_open:
             self.store.connection.executescript(f"PRAGMA cache_size = -{_CACHE}; PRAGMA cache_spill = FALSE")
-
-    def _inode_now(self) -> tuple[int, int] | None:
-        try:
-            return identity(self._file)
-        except OSError:
-            return None
 
     def _complain(self, done: str, error: StoreError | sqlite3.Error) -> None:
         if isinstance(error, sqlite3.Error):

@@ -20,7 +20,7 @@ from supervisor.spool.content import AnotherFormat, decode, decode_settled
 from supervisor.store import recording, schema as schemas
 from supervisor.store.addenda import add_evidence
 from supervisor.store.connection import open_for_writing, translate
-from supervisor.store.files import store_file
+from supervisor.store.files import identity, store_file
 from supervisor.store.recording import NewRun
 from supervisor.store.settling import settle
 
@@ -135,14 +135,14 @@ def _apply_to(directory: str, left: list[_Kept], timeout: float, applied: Applie
     """Bring files into one store, as far as it goes; those that are done leave the list."""
     if os.path.realpath(directory) != directory:
         raise StoreRefused(f"{directory} leads elsewhere now", "put the directory back in its place")
-    inode = _inode(directory)
+    known = identity(directory)
     create = any(kept.brings_run for kept in left)
     connection, schema = open_for_writing(directory, create=create, timeout=timeout, durable=True)
     try:
         if schema.version > schemas.NEWEST:  # its tokens are in tables that we do not know
             raise StoreError(f"{store_file(directory)} was made by a newer version", "let that version record it")
-        registry.announce(directory, inode is None)
-        inode = inode or _inode(directory)
+        registry.announce(directory, known is None)
+        known = known or identity(directory)
         while left:
             kept = left[0]
             try:
@@ -150,7 +150,7 @@ def _apply_to(directory: str, left: list[_Kept], timeout: float, applied: Applie
             except (TypeError, ValueError, OverflowError, RecursionError) as error:  # it must not hide the others
                 _put_aside(kept.name, error, applied)
             else:
-                if _inode(directory) != inode:
+                if identity(directory) != known:
                     raise StoreBusy(f"{store_file(directory)} is being replaced", "it is tried again")
                 files.remove(kept.name)
                 applied.files += 1
@@ -163,13 +163,6 @@ def _adopt(connection: sqlite3.Connection, run: NewRun, ending: Ending | None, a
     recording.adopt_run(connection, run, ending)
     if ending is not None and adds:
         add_evidence(connection, run.token, ending.evidence)
-
-
-def _inode(directory: str) -> int | None:
-    try:
-        return os.lstat(store_file(directory)).st_ino
-    except OSError:
-        return None
 
 
 def _still_waiting(directory: str, left: list[_Kept], error: Exception) -> SuperviseError:

@@ -65,7 +65,7 @@ def _open_for_writing(directory: str, create: bool, timeout: float, durable: boo
                 raise missing(directory)
             make_files(directory)
         share_rights(directory)
-        known = identity(path)
+        known = _identity_found(directory)
         connection = _connect(path, timeout)
     except OSError as error:
         raise _unusable(directory, error) from error
@@ -75,7 +75,7 @@ def _open_for_writing(directory: str, create: bool, timeout: float, durable: boo
         schema = schemas.Schema(connection)
         _refuse_intruders(directory, schema)
         _switch_to_wal(connection, time.monotonic() + timeout)
-        _refuse_a_mixture(connection, path, known)
+        _refuse_a_mixture(connection, directory, known)
         connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
         connection.execute("PRAGMA foreign_keys = ON")
         hurried = timeout < _UNHURRIED
@@ -84,7 +84,7 @@ def _open_for_writing(directory: str, create: bool, timeout: float, durable: boo
             schemas.shadow(connection)
     except sqlite3.Error as error:
         connection.close()
-        if _is_replaced(path, known):
+        if identity(directory) != known:
             raise _Replaced from error
         raise translate(directory, error) from error
     except BaseException:
@@ -115,7 +115,7 @@ def _open_for_reading(directory: str, timeout: float, seeded: bool) -> tuple[sql
         if not vetted(directory):
             raise missing(directory)
         quoted = path.replace("%", "%25").replace("?", "%3f").replace("#", "%23")
-        known = identity(path)
+        known = _identity_found(directory)
         connection = _connect(f"file://{quoted}?mode=ro", timeout, uri=True)
     except OSError as error:
         raise _unusable(directory, error) from error
@@ -123,7 +123,7 @@ def _open_for_reading(directory: str, timeout: float, seeded: bool) -> tuple[sql
         raise translate(directory, error) from error
     try:
         schema = schemas.Schema(connection)
-        _refuse_a_mixture(connection, path, known)
+        _refuse_a_mixture(connection, directory, known)
         _refuse_intruders(directory, schema)
         if seeded and not schema.seeded:
             raise StoreError(f"{path} holds no runs yet", "it is an empty database: record a run there first")
@@ -131,7 +131,7 @@ def _open_for_reading(directory: str, timeout: float, seeded: bool) -> tuple[sql
             schemas.shadow(connection)
     except sqlite3.Error as error:
         connection.close()
-        if _is_replaced(path, known):
+        if identity(directory) != known:
             raise _Replaced from error
         raise translate(directory, error) from error
     except BaseException:
@@ -244,7 +244,14 @@ def _unmixed(
     raise StoreBusy(f"{store_file(directory)} is being replaced again and again", "try again when that is done")
 
 
-def _refuse_a_mixture(connection: sqlite3.Connection, path: str, known: tuple[int, int]) -> None:
+def _identity_found(directory: str) -> tuple[int, int]:
+    known = identity(directory)
+    if known is None:
+        raise _Replaced  # SQLite would make another, with rights of its own
+    return known
+
+
+def _refuse_a_mixture(connection: sqlite3.Connection, directory: str, known: tuple[int, int]) -> None:
     """Make sure that the database and the WAL of a connection belong together, before anything is written.
 
     SQLite opens the database when it connects, and the WAL, by its name, when it reads first. If another store is put
@@ -252,15 +259,8 @@ def _refuse_a_mixture(connection: sqlite3.Connection, path: str, known: tuple[in
     (sqlite.org/howtocorrupt.html, 2.4). Closing it does no harm: SQLite leaves alone what has moved.
     """
     connection.execute("PRAGMA schema_version").fetchone()
-    if _is_replaced(path, known):
+    if identity(directory) != known:
         raise _Replaced
-
-
-def _is_replaced(path: str, known: tuple[int, int]) -> bool:
-    try:
-        return identity(path) != known
-    except OSError:
-        return True
 
 
 def _refuse_intruders(directory: str, schema: Schema) -> None:
@@ -276,6 +276,8 @@ def missing(directory: str) -> StoreMissing:
 
 def _unusable(directory: str, error: OSError) -> StoreError:
     if isinstance(error, FileNotFoundError):
+        if os.path.isdir(directory):  # it has gone in this moment
+            return missing(directory)
         return StoreMissing(f"there is no directory {directory}", "check the path")
     remedy = "free some space on its disk" if error.errno in _FULL else "check the rights of the folder"
     return StoreError(f"{store_file(directory)} cannot be used ({error.strerror or error})", remedy)

@@ -58,15 +58,14 @@ def share_rights(directory: str) -> None:
     Raises:
         OSError: the store is gone.
     """
-    store = os.lstat(store_file(directory))
-    if not store.st_mode & stat.S_IWUSR:
-        return
-    for path in (f"{store_file(directory)}{suffix}" for suffix in _BESIDE):
+    path = store_file(directory)
+    store = os.lstat(path)
+    for beside in (f"{path}{suffix}" for suffix in _BESIDE) if store.st_mode & stat.S_IWUSR else ():
         try:
-            status = os.lstat(path)
+            status = os.lstat(beside)
             if stat.S_ISREG(status.st_mode) and status.st_uid == store.st_uid and not status.st_mode & stat.S_IWUSR:
-                os.chmod(path, stat.S_IMODE(store.st_mode))
-        except OSError:  # gone, or not ours to change: SQLite will tell
+                os.chmod(beside, stat.S_IMODE(store.st_mode))
+        except OSError:  # there is none, or it is not ours to change: SQLite will tell
             continue
 
 
@@ -102,11 +101,10 @@ def _make_empty(path: str) -> None:
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
 
 
-def identity(path: str) -> tuple[int, int]:
-    """Return what tells a file from another of the same name: its device and inode.
-
-    Raises:
-        OSError: it cannot be looked at.
-    """
-    status = os.stat(path)
+def identity(directory: str) -> tuple[int, int] | None:
+    """Return what tells the store that stands there now from others: its device and inode; None where there is none."""
+    try:
+        status = os.stat(store_file(directory))
+    except OSError:
+        return None
     return status.st_dev, status.st_ino

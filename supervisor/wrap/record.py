@@ -136,7 +136,7 @@ class Record:
         try:
             self._ended = self._ending(wait_status, ended_at, refused)
             written_to = None
-            while written_to is None or written_to != self._file_now():  # else it has gone into a file that is gone
+            while written_to is None or written_to != identity(self._run.directory):  # what has gone is in no store
                 self._ended = self._write(self._ended)
                 written_to = self._file
             self._is_recorded = True
@@ -250,7 +250,7 @@ class Record:
 
         It takes the whole run along where that store does not know it.
         """
-        if self._file is not None and self._file != self._file_now():
+        if self._file is not None and self._file != identity(self._run.directory):
             self._close()  # the store we began in is gone
             self._announced = self._created = False
         if self._connection is None:
@@ -288,22 +288,15 @@ class Record:
             pass  # it is recorded; only a power cut could still take it back
 
     def _open(self, timeout: float) -> None:
-        before = self._file_now()
-        if not os.path.lexists(store_file(self._run.directory)):
-            self._created = True
+        before = identity(self._run.directory)
+        self._created = self._created or before is None
         self._connection, _ = connections.open_for_writing(self._run.directory, timeout=timeout)
-        self._file = before or self._file_now()
+        self._file = before or identity(self._run.directory)
 
     def _close(self) -> None:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
-
-    def _file_now(self) -> tuple[int, int] | None:
-        try:
-            return identity(store_file(self._run.directory))
-        except OSError:
-            return None
 
     def _make_known(self) -> None:
         """Make the store known before the row is there: were we killed then, nobody would look after that.

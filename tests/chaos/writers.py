@@ -168,10 +168,10 @@ class _Steady(Original):
         while True:
             with contextlib.suppress(FileExistsError):
                 os.mknod(file, 0o644)
-            known = identity(str(file))
+            known = identity(str(self.directory))
             connection = super().connect(file)
             connection.execute("PRAGMA schema_version").fetchone()
-            if identity(str(file)) == known:
+            if identity(str(self.directory)) == known:
                 return connection
             connection.close()
 

@@ -317,6 +317,44 @@ def test_a_lock_that_goes_is_waited_for(project: Path) -> None:
         assert waiting.result(20) == 1
 
 
+class TestAStoreThatGoesInThatMoment:
+    """A store may be deleted when it has just been found."""
+
+    @pytest.fixture(autouse=True)
+    def gone(self, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Delete the store when its file has been looked at."""
+
+        def found(_: str) -> bool:
+            monkeypatch.setattr(connection, "vetted", files.vetted)
+            store.unlink()
+            return True
+
+        monkeypatch.setattr(connection, "vetted", found)
+        monkeypatch.setattr(connection, "share_rights", lambda _: None)
+
+    def test_another_is_made(self, project: Path, store: Path) -> None:
+        """By us, not by SQLite: nobody else may read it."""
+        WRITING(str(project))[0].close()
+        assert store.stat().st_mode & 0o777 == 0o600
+
+    def test_it_is_missing(self, project: Path, store: Path) -> None:
+        """Who does not make one says so."""
+        with pytest.raises(StoreMissing, match="no store"):
+            WRITING(str(project), create=False)
+        assert not store.exists()
+
+    def test_it_cannot_be_read(self, project: Path) -> None:
+        """So does who reads."""
+        with pytest.raises(StoreMissing, match="no store"):
+            READING(str(project))
+
+    def test_at_the_first_look_at_its_files(self, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The directory is there, and is not said to be missing."""
+        monkeypatch.setattr(connection, "share_rights", files.share_rights)
+        with pytest.raises(StoreMissing, match="no store"):
+            WRITING(str(project), create=False)
+
+
 class TestRightsOfWhatIsBesideAStore:
     """What SQLite keeps beside a store that was read-only for a while is writable again when the store is."""
 
