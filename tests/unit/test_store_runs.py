@@ -36,6 +36,7 @@ from supervisor.daemon.watch import StoreWatch
 from supervisor.models import Rank
 from supervisor.process import facts, pidfd, procfs, signature
 from supervisor.process.judge import Facts
+from supervisor.process.surroundings import OomKills
 from supervisor.store.supervision import SupervisedStore
 
 pytestmark = linux
@@ -363,6 +364,19 @@ class TestFirstSight:
             nursery.reap(agent)
         stage.pass_(SECOND_LOOK)
         assert stage.ending(run) == KILLED
+
+    def test_a_zombie_is_probably_short_of_memory(self, project: Path, nursery: Nursery, tmp_path: Path) -> None:
+        """Nothing is known of its cgroup: where the machine has just killed for memory, a SIGKILL is taken for that."""
+        vmstat = tmp_path / "vmstat"
+        vmstat.write_text("nr 1\noom_kill 0\n")
+        with Stage(project, oom_kills=OomKills(vmstat=str(vmstat))) as stage:
+            agent = nursery.born()
+            run = stage.run(agent, stamped=True)
+            nursery.end(agent, -signal.SIGKILL)
+            stage.tick()
+            vmstat.write_text("nr 1\noom_kill 1\n")
+            stage.pass_(SECOND_LOOK)
+            assert stage.ending(run) == ("crashed", 137, "oom-killed", KERNEL)
 
     def test_the_owner_of_a_zombie_has_the_rest_of_its_time(
         self, stage: Stage, nursery: Nursery, owner: subprocess.Popen[str]
