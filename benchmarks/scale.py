@@ -12,11 +12,14 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import harness
 import plot
 from harness import Agent, ForeignStore, Home, number
 from idle import Usage, watch
+
+from supervisor.daemon.watch import RESTS_AFTER
 
 OURS = (sys.executable, "-m", "supervisor")
 
@@ -24,6 +27,9 @@ COMMANDS: tuple[tuple[str, ...], ...] = (("ls",), ("runs", "list"), ("projects",
 """What a person asks, in the directory of the first store."""
 
 TOO_LATE = 60.0
+
+SWEEP_AT_REST = 2.0
+"""Seconds between the sweeps of stores at rest: one that is asked for reads all stores, those at rest too."""
 
 Measured = dict[str, float]
 Live = tuple[ForeignStore, int, Agent]
@@ -68,9 +74,12 @@ def daemon(
     stores: Sequence[ForeignStore],
     live: Sequence[tuple[ForeignStore, int, Agent]],
     options: argparse.Namespace,
+    *,
+    at_rest: bool = False,
 ) -> Measured:
-    """Return what the daemon takes to start, to tell of deaths, and to idle."""
-    process = home.daemon(home.path, "--sweep-every", "3600")
+    """Return what the daemon takes to start, to tell of deaths, and to idle; and to sweep, also when stores rest."""
+    _configure(home, 3600)
+    process = home.daemon(home.path)
     for store in stores:
         home.wait_until_bound(store, process)
     started = Usage.of(process.pid).cpu
@@ -78,6 +87,11 @@ def daemon(
     _sweep(process, options)  # the first reads again what the start has written
     idle = watch(process.pid, options.window)
     sweep = _sweep(process, options)
+    if at_rest:
+        _configure(home, SWEEP_AT_REST)
+        _sweep(process, options)
+        time.sleep(RESTS_AFTER)
+        sweep = (watch(process.pid, options.window).cpu - idle.cpu) * SWEEP_AT_REST / 60
     deaths = [_death(home, *victim) for victim in random.sample(list(live), min(options.kills, len(live)))]
     return {
         "start": started * 1000,
@@ -86,6 +100,14 @@ def daemon(
         "rss": idle.rss,
         "death": statistics.median(deaths),
     }
+
+
+def _configure(home: Home, sweep_every: float) -> None:
+    """Set the seconds between sweeps."""
+    path = subprocess.run([*OURS, "config", "path"], env=home.environment, capture_output=True, text=True, check=True)
+    file = Path(path.stdout.strip())
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(f"[daemon]\nsweep_every = {sweep_every}\n")
 
 
 def _sweep(process: subprocess.Popen[bytes], options: argparse.Namespace) -> float:
@@ -160,7 +182,7 @@ def by_stores_at_rest(options: argparse.Namespace) -> dict[int, Measured]:
             last = max(stores, key=lambda store: str(store.file))
             agents = home.agents(1)
             (run_id,) = last.create_runs(agents)
-            measured = daemon(home, [last], [(last, run_id, agents[0])], options)
+            measured = daemon(home, [last], [(last, run_id, agents[0])], options, at_rest=True)
             found[count] = commands(home, last, options) | measured
     return found
 

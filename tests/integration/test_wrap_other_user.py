@@ -103,12 +103,12 @@ def test_killed_shim(project: Path, processes: Processes, strings: Strings) -> N
 @as_root
 def test_time_is_over(project: Path) -> None:
     """That its time was over is said, but not recorded as what it was not: the reason of its end, or of no restart."""
-    program = "leave(); time.sleep(0.6); os._exit(3)"
-    words = ("--timeout", "0.2", "--restart", "on-failure", "--max-restarts", "1")
+    program = "leave(); time.sleep(1.2); os._exit(3)"
+    words = ("--timeout", "0.5", "--restart", "on-failure", "--max-restarts", "1")
     ended = subprocess.run(
         [*MAY_NOT_KILL, *COMMAND, "wrap", *words, *others(program)], capture_output=True, check=False
     )
-    over = b"its time was over (--timeout 0.2s): but it is another user's by now, and may not be ended"
+    over = b"its time was over (--timeout 0.5s): but it is another user's by now, and may not be ended"
     assert (ended.returncode, ended.stderr.count(over)) == (3, 2)
     assert [(run["status"], run["cause"]) for run in recorded_runs(project)] == [("failed", "exited")] * 2
     assert rows(project, "SELECT asked_by, asked_for FROM run_process") == [(None, None)] * 2
