@@ -202,7 +202,7 @@ def test_one_full_disk(project: Path, processes: Processes, monkeypatch: pytest.
         words = ("wrap", "--project", str(small), *agent("touch", "up", "await", "go", "exit", 3))
         wrapper = processes.ours(*words, stderr=subprocess.PIPE)
         wait_until((project / "up").exists)
-        wait_until(lambda: any("/spool/" in target for target in open_files(wrapper.pid)))
+        wait_until(lambda: reserved(wrapper.pid) == files.RESERVED)
         fill(small)
         (project / "go").touch()
         told = wrapper.communicate(timeout=20)[1]
@@ -214,12 +214,13 @@ def test_one_full_disk(project: Path, processes: Processes, monkeypatch: pytest.
         assert (run["exit_code"], run["rank"], files.waiting()) == (3, Rank.OWNER, [])
 
 
-def open_files(pid: int) -> list[str]:
-    """Return where the descriptors of a process lead."""
-    found = []
+def reserved(pid: int) -> int:
+    """Return the bytes that a process has set aside in the spool; its size tells that fallocate(2) is done."""
+    found = 0
     for descriptor in Path(f"/proc/{pid}/fd").iterdir():
         with contextlib.suppress(FileNotFoundError):
-            found.append(str(descriptor.readlink()))
+            if "/spool/" in str(descriptor.readlink()):
+                found += descriptor.stat().st_size
     return found
 
 
